@@ -1,0 +1,66 @@
+//! The types that the BPF program writes and user space reads.
+//!
+//! Both sides are compiled from this one crate, so a size or an offset cannot drift: what is asserted
+//! here at compile time holds for the committed BPF object as well.
+#![no_std]
+
+/// What a row of the default report stands for: where a packet died, and why.
+///
+/// One address serves many reasons (`ip_rcv_finish_core` alone has eight on Linux 6.18), so the pair is
+/// the key and not the address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DropKey {
+    /// The address after the call that freed the packet: the tracepoint's `location`.
+    pub location: u64,
+    /// The kernel's number for the reason; zero on kernels that give none.
+    pub reason: u32,
+    /// Keeps the bytes of the key defined: a map compares all of them. Always zero.
+    pub pad: u32,
+}
+
+impl DropKey {
+    /// A key with its padding in order.
+    #[must_use]
+    pub const fn new(location: u64, reason: u32) -> Self {
+        Self { location, reason, pad: 0 }
+    }
+}
+
+/// What the probe saw and could not count, as indices into the `LEDGER` map (one `u64` for each CPU).
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The map had no room for another key (`E2BIG`).
+    MapFull = 0,
+    /// The kernel refused to insert a key for another cause (`EBUSY`, `ENOMEM`, a lock it could not take).
+    UpdateFailed = 1,
+}
+
+impl Loss {
+    /// How many figures the ledger has.
+    pub const COUNT: u32 = 2;
+}
+
+/// Names of the maps and globals in the BPF object.
+pub mod names {
+    /// Per-CPU hash map: [`DropKey`](crate::DropKey) to the number of drops.
+    pub const COUNTS: &str = "COUNTS";
+    /// Per-CPU array: [`Loss`](crate::Loss) to the number of drops lost that way.
+    pub const LEDGER: &str = "LEDGER";
+    /// Global `u8`: 1 if the tracepoint has the `reason` argument (Linux 5.17 and some 5.15).
+    pub const HAS_REASON: &str = "HAS_REASON";
+    /// Global `u8`: 1 if a drop can interrupt the counting of another one on the same CPU.
+    pub const NESTED: &str = "NESTED";
+    /// The program for `kfree_skb`, a raw tracepoint.
+    pub const PROGRAM: &str = "count_drop";
+}
+
+const _: () = assert!(size_of::<DropKey>() == 16 && align_of::<DropKey>() == 8);
+
+#[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "a promise to aya that any bytes make a value")]
+mod user {
+    // SAFETY: `repr(C)`, `Copy`, integers only and no padding (asserted above).
+    unsafe impl aya::Pod for super::DropKey {}
+}

@@ -1,0 +1,3 @@
+//! The `dropwatch` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The tasks of the project's developers.
+
+fn main() {}
