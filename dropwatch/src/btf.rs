@@ -1,10 +1,11 @@
-//! The kernel's type information (BTF): what the running kernel says about its own structs, enums and tracepoints.
+//! The kernel's type information (BTF): what the running kernel says about its own structs, enums and
+//! tracepoints.
 //!
 //! A reader of bytes and nothing else: [`Btf::parse`] checks and indexes them once, the queries walk them in
 //! place. Parsing costs four bytes of memory per type; nothing else is allocated.
 //!
-//! The bytes come from the kernel but are not trusted: whatever they hold, a query ends, in time proportional to
-//! their length, and does not panic. Numbers of either byte order are read.
+//! The bytes come from the kernel but are not trusted: whatever they hold, a query ends, in time proportional
+//! to their length, and does not panic. Numbers of either byte order are read.
 //!
 //! The format is described in the kernel's [documentation](https://docs.kernel.org/bpf/btf.html).
 
@@ -28,7 +29,8 @@ const TYPE_LEN: usize = 12;
 const MEMBER_LEN: usize = 12;
 /// A value of a 32-bit enum: two words.
 const ENUM_LEN: usize = 8;
-/// How many typedefs, qualifiers and arrays are followed before a chain is taken for a cycle: the kernel's own limit.
+/// How many typedefs, qualifiers and arrays are followed before a chain is taken for a cycle: the kernel's
+/// own limit.
 const MAX_CHAIN: usize = 32;
 /// How many members one look-up visits. The largest structs of the kernel have some hundreds.
 const MAX_VISITS: usize = 1 << 16;
@@ -72,8 +74,8 @@ pub enum Error {
 
 /// Type information, checked and indexed.
 ///
-/// A look-up by name searches this type information first, then its base if it has one, and takes the first type
-/// that answers: the kernel's own may hold several types of one name, and forward declarations.
+/// A look-up by name searches this type information first, then its base if it has one, and takes the first
+/// type that answers: the kernel's own may hold several types of one name, and forward declarations.
 #[derive(Debug)]
 pub struct Btf<'a> {
     order: Order,
@@ -93,7 +95,8 @@ pub struct Btf<'a> {
 pub struct Field {
     /// From the start of the outermost struct, in bytes. For a bit-field: the byte that holds its first bit.
     pub offset_bytes: u32,
-    /// In bytes; of the whole array for an array (0 for a flexible one). For a bit-field: the bytes it touches.
+    /// In bytes; of the whole array for an array (0 for a flexible one). For a bit-field: the bytes it
+    /// touches.
     pub size: u32,
     /// Only for a bit-field.
     pub bitfield: Option<Bitfield>,
@@ -159,8 +162,8 @@ struct Type<'a> {
     count: usize,
     /// The kind's flag: members may be bit-fields, values are signed.
     flag: bool,
-    /// A size in bytes or a type's number, as the kind has it.
-    size_or_type: u32,
+    /// A size in bytes or another type's number, as the kind has it.
+    size_or_id: u32,
     /// What follows: members, values, parameters.
     tail: &'a [u8],
 }
@@ -184,8 +187,8 @@ impl<'a> Btf<'a> {
         Self::index(bytes, None)
     }
 
-    /// Reads the type information of a module (`/sys/kernel/btf/MODULE`, since Linux 5.11), which continues the
-    /// numbers and strings of the kernel it was built for.
+    /// Reads the type information of a module (`/sys/kernel/btf/MODULE`, since Linux 5.11), which continues
+    /// the numbers and strings of the kernel it was built for.
     ///
     /// # Errors
     /// Those of [`Btf::parse`], and if the two cannot belong together.
@@ -208,7 +211,8 @@ impl<'a> Btf<'a> {
 
     /// The values of an enum, in the kernel's order. An enum may give one value several names.
     ///
-    /// Signed values are as they are; unsigned ones over [`i64::MAX`], which only a 64-bit enum can have, wrap.
+    /// Signed values are as they are; unsigned ones over [`i64::MAX`], which only a 64-bit enum can have,
+    /// wrap.
     #[must_use]
     pub fn enum_values(&self, name: &str) -> Option<Vec<(&str, i64)>> {
         self.enums_called(name).next().map(|found| found.values().collect())
@@ -217,14 +221,15 @@ impl<'a> Btf<'a> {
     /// Every enum of this type information (not of its base) that has a name and values.
     pub fn enums(&self) -> impl Iterator<Item = Enum<'_>> {
         self.own_types()
+            .filter(Type::is_enum)
             .filter_map(|decl| Some(Enum { btf: self, decl, name: self.string(decl.name)? }))
-            .filter(|found| found.decl.is_enum() && !found.name.is_empty())
+            .filter(|found| !found.name.is_empty())
     }
 
     /// How many arguments a tracepoint hands to a raw tracepoint program.
     ///
-    /// From the typedef `btf_trace_NAME` (since Linux 5.5): a pointer to a function whose first parameter is the
-    /// tracepoint's private one and does not count.
+    /// From the typedef `btf_trace_NAME` (since Linux 5.5): a pointer to a function whose first parameter is
+    /// the tracepoint's private one and does not count.
     #[must_use]
     pub fn tracepoint_args(&self, name: &str) -> Option<usize> {
         let name = format!("btf_trace_{name}");
@@ -238,9 +243,9 @@ impl<'a> Btf<'a> {
 
     /// Where a member lies, such as `len` of `sk_buff`, `nd_net.net` of `net_device`.
     ///
-    /// A name is searched inside anonymous structs and unions too, as in C. A path goes through structs and unions
-    /// that lie inside each other (through typedefs and qualifiers), not through pointers or arrays. `None` if there
-    /// is no such struct, union or member, or if the member has no size.
+    /// A name is searched inside anonymous structs and unions too, as in C. A path goes through structs and
+    /// unions that lie inside each other (through typedefs and qualifiers), not through pointers or arrays.
+    /// `None` if there is no such struct, union or member, or if the member has no size.
     #[must_use]
     pub fn field(&self, aggregate: &str, path: &str) -> Option<Field> {
         let mut visits = MAX_VISITS;
@@ -251,7 +256,8 @@ impl<'a> Btf<'a> {
 
     /// Whether the kernel or module has a function of that name.
     ///
-    /// Functions the compiler changed or inlined away are not described: a `false` is no proof for small ones.
+    /// Functions the compiler changed or inlined away are not described: a `false` is no proof for small
+    /// ones.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
         self.types_called(name).any(|decl| decl.kind == Kind::Func)
@@ -326,7 +332,7 @@ impl<'a> Btf<'a> {
             if !decl.is_modifier() {
                 return Some(decl);
             }
-            decl = self.get(decl.size_or_type)?;
+            decl = self.get(decl.size_or_id)?;
         }
         None
     }
@@ -338,7 +344,7 @@ impl<'a> Btf<'a> {
         for _ in 0..MAX_CHAIN {
             match decl.kind {
                 Kind::Int | Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Float => {
-                    return elements.checked_mul(decl.size_or_type);
+                    return elements.checked_mul(decl.size_or_id);
                 }
                 Kind::Ptr => return elements.checked_mul(self.pointer_size()),
                 Kind::Array => {
@@ -359,7 +365,7 @@ impl<'a> Btf<'a> {
             .find(|decl| {
                 ["long unsigned int", "unsigned long"].iter().any(|name| base.is_called(decl.name, name))
             })
-            .map_or(8, |decl| decl.size_or_type)
+            .map_or(8, |decl| decl.size_or_id)
     }
 
     fn field_of(&self, outer: Type<'_>, path: &str, visits: &mut usize) -> Option<Field> {
@@ -383,8 +389,8 @@ impl<'a> Btf<'a> {
 
     /// A member by its name, in the struct itself or in the anonymous ones inside.
     ///
-    /// The order of the search does not matter: C allows each name once. Types that hold themselves are stopped by
-    /// the number of visits.
+    /// The order of the search does not matter: C allows each name once. Types that hold themselves are
+    /// stopped by the number of visits.
     fn member(&self, outer: Type<'_>, name: &str, visits: &mut usize) -> Option<Member> {
         if name.is_empty() {
             return None;
@@ -406,11 +412,11 @@ impl<'a> Btf<'a> {
         None
     }
 
-    /// In structs without the flag, which compilers wrote before 2019, an integer type says which of its bits count.
+    /// In structs without the flag, which compilers wrote before 2019, an integer type says which of its bits
+    /// count.
     fn with_old_bitfield(&self, member: Member) -> Member {
         let encoding = self.resolve(member.type_id).filter(|decl| decl.kind == Kind::Int && member.bits == 0);
-        let Some((encoding, size)) = encoding.and_then(|decl| Some((decl.word(0)?, decl.size_or_type)))
-        else {
+        let Some((encoding, size)) = encoding.and_then(|decl| Some((decl.word(0)?, decl.size_or_id))) else {
             return member;
         };
         let [_, start, _, bits] = encoding.to_be_bytes();
@@ -428,7 +434,8 @@ impl<'a> Enum<'a> {
         self.name
     }
 
-    /// Its values, in the kernel's order, as [`Btf::enum_values`] has them. Values without a readable name are left out.
+    /// Its values, in the kernel's order, as [`Btf::enum_values`] has them. Values without a readable name
+    /// are left out.
     pub fn values(self) -> impl Iterator<Item = (&'a str, i64)> {
         let Self { btf, decl, .. } = self;
         decl.enumerators().filter_map(move |(name, value)| Some((btf.string(name)?, value)))
@@ -439,16 +446,16 @@ impl<'a> Type<'a> {
     /// The type at an offset; `None` if the bytes end before it does or its kind is unknown.
     fn read(order: Order, types: &'a [u8], at: usize) -> Option<Self> {
         let bytes = types.get(at..)?;
-        let [name, info, size_or_type] = order.words(bytes)?;
+        let [name, info, size_or_id] = order.words(bytes)?;
         let kind = Kind::from_info(info)?;
         let count = count(info);
         let tail = bytes.get(TYPE_LEN..)?.get(..kind.tail_len(count))?;
-        Some(Self { order, name, kind, count, flag: info >> 31 == 1, size_or_type, tail })
+        Some(Self { order, name, kind, count, flag: info >> 31 == 1, size_or_id, tail })
     }
 
     /// The type this one refers to, if it is of a kind.
     fn of(&self, kind: Kind) -> Option<u32> {
-        (self.kind == kind).then_some(self.size_or_type)
+        (self.kind == kind).then_some(self.size_or_id)
     }
 
     /// A word of what follows.
@@ -528,8 +535,15 @@ impl Kind {
             Self::Struct | Self::Union | Self::Enum64 | Self::Datasec => count * 12,
             Self::Enum | Self::FuncProto => count * 8,
             // A function's count is its linkage: nothing follows.
-            Self::Ptr | Self::Fwd | Self::Typedef | Self::Volatile | Self::Const => 0,
-            Self::Restrict | Self::Func | Self::Float | Self::TypeTag => 0,
+            Self::Ptr
+            | Self::Fwd
+            | Self::Typedef
+            | Self::Volatile
+            | Self::Const
+            | Self::Restrict
+            | Self::Func
+            | Self::Float
+            | Self::TypeTag => 0,
         }
     }
 }
@@ -553,12 +567,14 @@ impl Order {
     }
 }
 
-/// The kind's number. It has five bits; the two above are reserved and must not turn a new kind into an old one.
+/// The kind's number. It has five bits; the two above are reserved and must not turn a new kind into an old
+/// one.
 fn kind_number(info: u32) -> u8 {
     (info >> 24) as u8 & 0x7f
 }
 
-/// How many members, values or parameters. It has 16 bits; the eight above are reserved, and zero, for more of them.
+/// How many members, values or parameters. It has 16 bits; the eight above are reserved, and zero, for more
+/// of them.
 fn count(info: u32) -> usize {
     (info & 0x00ff_ffff) as usize
 }
@@ -588,7 +604,8 @@ fn sections(bytes: &[u8]) -> Result<(Order, &[u8], &[u8]), Error> {
     Ok((order, section("the types", types_at, types_len)?, section("the strings", strings_at, strings_len)?))
 }
 
-/// Where each type starts. A type takes 12 bytes at least, so this is at most a third as large as what it indexes.
+/// Where each type starts. A type takes 12 bytes at least, so this is at most a third as large as what it
+/// indexes.
 fn type_offsets(order: Order, types: &[u8], first_id: u32) -> Result<Vec<u32>, Error> {
     // The types of a kernel take 22 to 25 bytes each: one allocation that is about right.
     let mut offsets = Vec::with_capacity(types.len() / 22);

@@ -1,11 +1,11 @@
 //! Drop reasons by name, as the running kernel names them.
 //!
-//! A reason is a number whose meaning changes from kernel to kernel: `NETFILTER_DROP` was 6, 7, 8, 11 and 12. The
-//! upper 16 bits are a subsystem (since Linux 6.4, 0 is the core), the lower 16 its reason. Names therefore come from
-//! the kernel that is running and nowhere else:
+//! A reason is a number whose meaning changes from kernel to kernel: `NETFILTER_DROP` was 6, 7, 8, 11 and 12.
+//! The upper 16 bits are a subsystem (since Linux 6.4, 0 is the core), the lower 16 its reason. Names
+//! therefore come from the kernel that is running and nowhere else:
 //!
-//! 1. its type information ([`crate::btf`]): `enum skb_drop_reason`, `enum skb_drop_reason_subsys`, and, in the kernel
-//!    or in modules, the enums of subsystems, whose names end in `drop_reason`;
+//! 1. its type information ([`crate::btf`]): `enum skb_drop_reason`, `enum skb_drop_reason_subsys`, and, in
+//!    the kernel or in modules, the enums of subsystems, whose names end in `drop_reason`;
 //! 2. without it, the text of the tracepoint's `format` file, which knows the core's reasons only;
 //! 3. without either, numbers: `core:77`.
 
@@ -26,7 +26,8 @@ use crate::btf::{Btf, Enum};
 
 /// The subsystem of all reasons before there were subsystems, and of most since.
 const CORE: &str = "core";
-/// What the kernel puts before the names of the core's reasons. What is no drop, as `SKB_CONSUMED`, has only `SKB_`.
+/// What the kernel puts before the names of the core's reasons. What is no drop, as `SKB_CONSUMED`, has only
+/// `SKB_`.
 const PREFIX: &str = "SKB_DROP_REASON_";
 const SHORT_PREFIX: &str = "SKB_";
 const SUBSYSTEM_PREFIX: &str = "SKB_DROP_REASON_SUBSYS_";
@@ -137,8 +138,8 @@ impl Reasons {
             .sum()
     }
 
-    /// Adds a reason of the core. `MAX` is where they end and, where subsystems exist, another value the mask of their
-    /// bits: neither is a reason.
+    /// Adds a reason of the core. `MAX` is where they end and, where subsystems exist, another value the mask
+    /// of their bits: neither is a reason.
     fn add_core(&mut self, code: u32, name: &str) {
         if subsystem_of(code) == 0 && name != "MAX" && !name.is_empty() {
             self.names.entry(code).or_insert_with(|| name.into());
@@ -192,9 +193,9 @@ impl Reasons {
 
     /// The numbers of a reason, in whatever way a user may write it; case does not matter.
     ///
-    /// A name (`NO_SOCKET`, also with the kernel's prefix `SKB_DROP_REASON_`), which several subsystems may have
-    /// given, or what an unnamed reason is displayed as (`core:77`, `2:5`), which need not be known. Empty if there is
-    /// no such reason.
+    /// A name (`NO_SOCKET`, also with the kernel's prefix `SKB_DROP_REASON_`), which several subsystems may
+    /// have given, or what an unnamed reason is displayed as (`core:77`, `2:5`), which need not be known.
+    /// Empty if there is no such reason.
     #[must_use]
     pub fn find(&self, text: &str) -> Vec<u32> {
         if let Some((subsystem, number)) = text.split_once(':') {
@@ -217,8 +218,8 @@ impl Reasons {
         Some(u32::from(subsystem) << SUBSYSTEM_SHIFT | u32::from(number))
     }
 
-    /// Whether a reason is of a subsystem of which no reason has a name: its module may have been loaded since, and
-    /// [`Reasons::refresh`] may find them.
+    /// Whether a reason is of a subsystem of which no reason has a name: its module may have been loaded
+    /// since, and [`Reasons::refresh`] may find them.
     #[must_use]
     pub fn is_missing_subsystem(&self, code: u32) -> bool {
         let subsystem = subsystem_of(code);

@@ -4,8 +4,8 @@ use std::{fs, io, path::Path};
 
 /// The directory with a file for the kernel and, since Linux 5.11, one for each loaded module.
 ///
-/// There if the kernel was built with `CONFIG_DEBUG_INFO_BTF` (modules: `CONFIG_DEBUG_INFO_BTF_MODULES`). Anyone
-/// may read it.
+/// There if the kernel was built with `CONFIG_DEBUG_INFO_BTF` (modules: `CONFIG_DEBUG_INFO_BTF_MODULES`).
+/// Anyone may read it.
 pub const DIRECTORY: &str = "/sys/kernel/btf";
 
 /// The file of the kernel itself.

@@ -47,11 +47,10 @@ fn kernel(big_endian: bool) -> Writer {
     btf
 }
 
-fn field(offset_bytes: u32, size: u32) -> Option<(u32, u32, Option<Bitfield>)> {
-    Some((offset_bytes, size, None))
-}
+/// Offset in bytes, size in bytes, bits.
+type Place = (u32, u32, Option<Bitfield>);
 
-fn look_up(btf: &Btf<'_>, aggregate: &str, path: &str) -> Option<(u32, u32, Option<Bitfield>)> {
+fn look_up(btf: &Btf<'_>, aggregate: &str, path: &str) -> Option<Place> {
     btf.field(aggregate, path).map(|found| (found.offset_bytes, found.size, found.bitfield))
 }
 
@@ -120,13 +119,13 @@ fn fields_are_found_inside_anonymous_members_and_along_paths() {
     for big_endian in BOTH_ORDERS {
         let bytes = kernel(big_endian).finish();
         let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(look_up(&btf, "sk_buff", "dev"), field(16, 8));
-        assert_eq!(look_up(&btf, "sk_buff", "rbnode"), field(0, 8));
-        assert_eq!(look_up(&btf, "sk_buff", "cb"), field(24, 48));
-        assert_eq!(look_up(&btf, "sk_buff", "protocol"), field(76, 2));
-        assert_eq!(look_up(&btf, "net_device", "nd_net.net"), field(8, 8));
-        assert_eq!(look_up(&btf, "net_device", "nd_net"), field(8, 8));
-        assert_eq!(look_up(&btf, "net", "ns.inum"), field(24, 4));
+        assert_eq!(look_up(&btf, "sk_buff", "dev"), Some((16, 8, None)));
+        assert_eq!(look_up(&btf, "sk_buff", "rbnode"), Some((0, 8, None)));
+        assert_eq!(look_up(&btf, "sk_buff", "cb"), Some((24, 48, None)));
+        assert_eq!(look_up(&btf, "sk_buff", "protocol"), Some((76, 2, None)));
+        assert_eq!(look_up(&btf, "net_device", "nd_net.net"), Some((8, 8, None)));
+        assert_eq!(look_up(&btf, "net_device", "nd_net"), Some((8, 8, None)));
+        assert_eq!(look_up(&btf, "net", "ns.inum"), Some((24, 4, None)));
     }
 }
 
@@ -149,7 +148,7 @@ fn bitfields_say_which_bits_and_which_bytes() {
     assert_eq!(look_up(&btf, "sk_buff", "pkt_type"), Some((72, 1, bits(576, 3))));
     // Bits 581 to 592: from the sixth bit of byte 72 to the first bit of byte 74.
     assert_eq!(look_up(&btf, "sk_buff", "wide"), Some((72, 3, bits(581, 12))));
-    assert_eq!(look_up(&btf, "sk_buff", "end"), field(78, 1), "not a bit-field beside them");
+    assert_eq!(look_up(&btf, "sk_buff", "end"), Some((78, 1, None)), "not a bit-field beside them");
 }
 
 /// Without the flag, the type says which bits: five of them, two bits into the byte.
@@ -174,7 +173,7 @@ fn pointers_are_as_large_as_long() {
     let matrix = writer.array(matrix, index, 5);
     writer.structure("holder", 60, &[("matrix", matrix, 0, 0)]);
     let bytes = writer.finish();
-    assert_eq!(look_up(&Btf::parse(&bytes).unwrap(), "holder", "matrix"), field(0, 60));
+    assert_eq!(look_up(&Btf::parse(&bytes).unwrap(), "holder", "matrix"), Some((0, 60, None)));
 }
 
 #[test]
@@ -190,8 +189,8 @@ fn a_module_continues_its_kernel() {
         let base = Btf::parse(&base).unwrap();
         let split = Btf::parse_split(&module, &base).unwrap();
         assert_eq!(split.enum_values("ovs_drop_reason").unwrap(), [("OVS_DROP_LAST_ACTION", 0x2_0001)]);
-        assert_eq!(look_up(&split, "datapath", "proto"), field(4, 2));
-        assert_eq!(look_up(&split, "sk_buff", "dev"), field(16, 8), "asked of the kernel");
+        assert_eq!(look_up(&split, "datapath", "proto"), Some((4, 2, None)));
+        assert_eq!(look_up(&split, "sk_buff", "dev"), Some((16, 8, None)), "asked of the kernel");
         let names: Vec<_> = split.enums().map(|found| found.name()).collect();
         assert_eq!(names, ["ovs_drop_reason", "long unsigned int"], "the module's own only");
         assert_eq!(split.type_count(), base.type_count() + 3);
@@ -321,7 +320,7 @@ fn bad_names_are_no_names() {
     assert_eq!(Btf::parse(&bytes).unwrap().enums().count(), 0);
 }
 
-/// Expected offsets are those of one build of Linux 6.18, hence the check of the version.
+/// Offsets differ from build to build, so only what holds for all of them is asked.
 #[test]
 fn the_running_kernel_answers() {
     let Ok(bytes) = read_vmlinux() else {
@@ -360,7 +359,10 @@ proptest! {
     #[test]
     fn arbitrary_types_never_panic(
         big_endian: bool,
-        types in vec((any::<u32>(), 1_u32..20, 0_u32..4, any::<bool>(), 0_u32..40, vec(0_u32..60, 0..12)), 0..40),
+        types in vec(
+            (any::<u32>(), 1_u32..20, 0_u32..4, any::<bool>(), 0_u32..40, vec(0_u32..60, 0..12)),
+            0..40,
+        ),
     ) {
         let mut writer = kernel(big_endian);
         for (name, kind, count, flag, last, tail) in types {

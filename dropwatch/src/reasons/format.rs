@@ -5,8 +5,8 @@ use std::iter;
 /// The numbers and names a tracepoint prints a field with: those of the list
 /// `__print_symbolic(REC->FIELD, { 2, "NOT_SPECIFIED" }, { 3, "NO_SOCKET" })`.
 ///
-/// Entries that are not a number and a quoted name are left out: where the kernel could not work out a number, it
-/// leaves the C expression. Reading ends with the list, or with the text.
+/// Entries that are not a number and a quoted name are left out: where the kernel could not work out a
+/// number, it leaves the C expression. Reading ends with the list, or with the text.
 pub(super) fn symbols<'a>(text: &'a str, field: &str) -> impl Iterator<Item = (u32, &'a str)> {
     let mut rest = list(text, field).unwrap_or("");
     iter::from_fn(move || {

@@ -91,8 +91,8 @@ impl Reasons {
 
     /// Reads the reasons of modules loaded since. Does little if there are none.
     ///
-    /// For the owner to call when [`Reasons::is_missing_subsystem`] says so of a reason that was seen, or when modules
-    /// changed.
+    /// For the owner to call when [`Reasons::is_missing_subsystem`] says so of a reason that was seen, or
+    /// when modules changed.
     pub fn refresh(&mut self) -> Refreshed {
         self.refresh_from(&Places::of_the_system())
     }
