@@ -129,6 +129,21 @@ fn fields_are_found_inside_anonymous_members_and_along_paths() {
     }
 }
 
+/// Offsets of anonymous members, and of those inside them, add up.
+#[test]
+fn anonymous_members_shift_what_they_hold() {
+    let mut writer = Writer::new(false);
+    let int = writer.int("int", 4);
+    let inner = writer.union("", 8, &[("first", int, 0, 0), ("bits", int, 3, 5)]);
+    let middle = writer.structure("", 16, &[("before", int, 0, 0), ("", inner, 64, 0)]);
+    writer.structure("outer", 32, &[("before_all", int, 0, 0), ("", middle, 128, 0)]);
+    let bytes = writer.finish();
+    let btf = Btf::parse(&bytes).unwrap();
+    assert_eq!(look_up(&btf, "outer", "before"), Some((16, 4, None)));
+    assert_eq!(look_up(&btf, "outer", "first"), Some((24, 4, None)));
+    assert_eq!(look_up(&btf, "outer", "bits"), Some((24, 1, Some(Bitfield { bit_offset: 195, bits: 5 }))));
+}
+
 #[test]
 fn paths_that_lead_nowhere_are_none() {
     let bytes = kernel(false).finish();
