@@ -1,3 +1,40 @@
-//! The tasks of the project's developers.
+//! The tasks of the project's developers: `cargo xtask --help`.
 
-fn main() {}
+mod command;
+mod ebpf;
+mod install;
+mod run;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The tasks of dropwatch's developers")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the BPF object, or check that the committed one was built from these sources
+    Ebpf(ebpf::Options),
+    /// Run dropwatch with a BPF object built from the sources as they are now
+    Run(run::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Ebpf(options) => ebpf::main(&options),
+        Task::Run(options) => run::main(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask run`: dropwatch with the BPF program as it is in the sources, nothing committed.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{command, ebpf, workspace};
+
+#[derive(Args)]
+pub struct Options {
+    /// With the diagnostics build of the BPF program, which logs new keys and losses
+    #[arg(long)]
+    log: bool,
+    /// What dropwatch gets
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+pub fn main(options: &Options) -> Result<()> {
+    let object = workspace::fresh_object(options.log);
+    ebpf::build_fresh(options.log)?;
+    let features: &[&str] = if options.log { &["--features", "bpf-log"] } else { &[] };
+    let mut build = command::cargo();
+    build.args(["build", "--release", "--package", "dropwatch", "--bin", "dropwatch"]).args(features);
+    let program = built_program(build.env("DROPWATCH_BPF_OBJECT", &object).current_dir(workspace::root()))?;
+    // Only the program itself needs root; cargo's files stay the user's.
+    command::run(command::as_root(program).args(&options.args))
+}
+
+/// Runs a cargo command that builds one program, and returns the program's path.
+pub fn built_program(build: &mut Command) -> Result<PathBuf> {
+    build.arg("--message-format=json-render-diagnostics").stderr(std::process::Stdio::inherit());
+    let messages = command::output(build)?;
+    messages
+        .lines()
+        .filter_map(executable)
+        .next_back()
+        .with_context(|| format!("`{}` built no program", command::line(build)))
+}
+
+/// The program that a line of cargo's JSON messages announces, if it does.
+fn executable(message: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    message["executable"].as_str().map(|path| Path::new(path).to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cargo says `null` for what is not a program, and other lines are no messages at all.
+    #[test]
+    fn only_programs_are_announced() {
+        let program = r#"{"reason":"compiler-artifact","executable":"/t/release/dropwatch"}"#;
+        assert_eq!(executable(program), Some(PathBuf::from("/t/release/dropwatch")));
+        assert_eq!(executable(r#"{"reason":"compiler-artifact","executable":null}"#), None);
+        assert_eq!(executable("   Compiling dropwatch"), None);
+    }
+}
