@@ -9,7 +9,7 @@
 /// One address serves many reasons (`ip_rcv_finish_core` alone has eight on Linux 6.18), so the pair is
 /// the key and not the address.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DropKey {
     /// The address after the call that freed the packet: the tracepoint's `location`.
     pub location: u64,

@@ -6,8 +6,27 @@
 //! kernel: skb:kfree_skb - key - per-CPU counters
 //! user:   probe - snapshot - aggregate - resolve (symbols, reasons) - render
 //! ```
+//!
+//! Everything between [`snapshot`] and [`render`] is pure: values in, values out, no I/O.
 
+pub mod aggregate;
 pub mod btf;
+pub mod cli;
+pub mod collector;
+pub mod commands;
+pub mod config;
+pub mod console;
+pub mod failure;
 pub mod kallsyms;
+pub mod names;
+pub mod preflight;
+pub mod printer;
+pub mod probe;
 pub mod reasons;
+pub mod render;
+pub mod report;
+pub mod schedule;
+pub mod signals;
+pub mod snapshot;
 pub mod symbols;
+pub mod sys;

@@ -1,0 +1,91 @@
+//! The command line as clap sees it; what it means is decided in `config`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// See where the Linux kernel drops packets, and why.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dropwatch",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Without a command, dropwatch watches. It takes CAP_BPF, CAP_PERFMON and CAP_SYSLOG, \
+                  or root."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The options of `watch`, which is what no command means.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Count drops in the kernel and print a sorted report every interval.
+    Watch(WatchArgs),
+}
+
+/// Options of `watch`.
+#[derive(Args, Clone, Debug)]
+pub struct WatchArgs {
+    /// Time between reports: 500ms, 1s, 1m; a bare number is seconds.
+    #[arg(short, long, value_name = "DUR", default_value = "5s")]
+    pub interval: String,
+    /// Stop after N reports.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub reports: Option<u64>,
+    /// Stop after this long.
+    #[arg(short, long, value_name = "DUR")]
+    pub duration: Option<String>,
+    /// How reports look [default: table on a terminal, else text].
+    #[arg(short, long, value_name = "FMT")]
+    pub output: Option<Format>,
+    /// Show the N largest rows; the others are summed in one line.
+    #[arg(short, long, value_name = "N")]
+    pub top: Option<usize>,
+    /// Show rows of at least N drops; the others are summed in one line.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub min: u64,
+    /// Room for distinct keys in the kernel; what does not fit is counted as lost.
+    #[arg(long, value_name = "N", default_value_t = 16384)]
+    pub max_rows: u32,
+    /// Resolve with this file, a saved kallsyms or a System.map [default: /proc/kallsyms].
+    #[arg(long, value_name = "FILE")]
+    pub kallsyms: Option<PathBuf>,
+    /// Create this file once the probe is attached, for scripts.
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Measure the probe itself (BPF statistics: host-wide while on): runs, ns per run.
+    #[arg(long)]
+    pub cost: bool,
+    /// Say on standard error what is being done; twice, say more.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Accepted and ignored: how C dropwatch was told to resolve addresses.
+    #[arg(short = 'l', long = "lmethod", value_name = "METHOD", hide = true)]
+    pub lookup_method: Option<LookupMethod>,
+}
+
+/// What a report can look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns, for people.
+    Table,
+    /// One line per row, for logs.
+    Text,
+    /// One object per report, one line each.
+    Json,
+    /// What C dropwatch prints, by location alone.
+    Classic,
+}
+
+/// How C dropwatch resolves addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LookupMethod {
+    /// From /proc/kallsyms, as we always do.
+    Kas,
+}

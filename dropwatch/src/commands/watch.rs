@@ -1,0 +1,116 @@
+//! `dropwatch watch`: counts drops and prints a sorted report every interval.
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context as _, Result};
+use aya::sys::{Stats, enable_stats};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::sleep_until,
+};
+
+use crate::{
+    aggregate::Interval,
+    cli::WatchArgs,
+    collector::Collector,
+    config::WatchConfig,
+    console::{say, warn},
+    failure::{Failure, Refusal},
+    names::KernelNames,
+    preflight::{self, Needs},
+    printer::Printer,
+    probe::Probe,
+    render::renderer,
+    schedule::Schedule,
+    signals::Stop,
+    symbols::Symbols,
+};
+
+/// Intervals that may wait for a slow reader before ticks are missed.
+const QUEUE: usize = 16;
+
+/// Runs the command.
+///
+/// # Errors
+/// A usage error, what cannot be done here, or a failure while running.
+pub fn run(args: &WatchArgs) -> Result<(), Failure> {
+    let config = WatchConfig::new(args)?;
+    for warning in preflight::check(Needs { kallsyms: &config.kallsyms, statistics: config.cost })? {
+        warn(&warning);
+    }
+    let symbols = Symbols::start(&config.kallsyms).map_err(Refusal::new)?;
+    let _statistics = config
+        .cost
+        .then(|| enable_stats(Stats::RunTime))
+        .transpose()
+        .map_err(|error| Refusal::new(format!("cannot switch on BPF statistics: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(watch(&config, symbols))
+}
+
+async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {
+    let mut stop = Stop::install()?;
+    let probe = Probe::attach(config.probe).map_err(Refusal::from)?;
+    let names = KernelNames::new(symbols, probe.has_reason());
+    let mut collector = Collector::new(probe, config.probe.max_rows, config.cost);
+    say("Monitoring for dropped packets");
+    if let Some(file) = &config.ready_file {
+        fs::write(file, format!("{}\n", std::process::id()))
+            .with_context(|| format!("cannot create {}", file.display()))?;
+    }
+    let (sender, intervals) = mpsc::channel(QUEUE);
+    let render = renderer(config.format, config.style());
+    let printed = Printer { by: config.by.clone(), limits: config.limits, names, render }.spawn(intervals)?;
+    collect(config, &mut collector, sender, &mut stop).await?;
+    tokio::select! {
+        printed = printed => printed.context("the printing thread died")??,
+        // Whoever asks twice does not want to wait for a slow reader.
+        () = stop.again() => {}
+    }
+    say("Stopping dropped packet monitor");
+    Ok(())
+}
+
+/// Sends an interval at each tick, until the schedule, a signal or the reader ends it.
+async fn collect(
+    config: &WatchConfig,
+    collector: &mut Collector,
+    sender: mpsc::Sender<Interval>,
+    stop: &mut Stop,
+) -> Result<()> {
+    let mut schedule = Schedule::new(collector.since(), config.interval, config.duration, config.reports);
+    loop {
+        let tick = schedule.next();
+        tokio::select! {
+            biased;
+            () = stop.first() => break,
+            () = sender.closed() => return Ok(()),
+            () = sleep_until(tick.at.into()) => {}
+        }
+        if tick.last {
+            break;
+        }
+        let room = sender.try_reserve();
+        let missed = schedule.advance(Instant::now(), room.is_ok());
+        if missed > 0 {
+            warn(&format!("this report is late: it also covers the {missed} before it"));
+        }
+        match room {
+            Ok(room) => room.send(collector.interval()?),
+            Err(TrySendError::Full(())) => {
+                warn("the reader of the reports is slow: this one is left out, the next covers its drops");
+            }
+            Err(TrySendError::Closed(())) => return Ok(()),
+        }
+    }
+    let last = collector.last_interval()?;
+    tokio::select! {
+        // A reader that went away meanwhile is a good end as well.
+        _ = sender.send(last) => {}
+        () = stop.again() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The command line, validated: from here on nothing can be a usage error.
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use crate::cli::Format;
+use crate::{
+    aggregate::Key,
+    cli::WatchArgs,
+    failure::Failure,
+    probe::ProbeConfig,
+    render::{Style, default_keys},
+    report::Limits,
+};
+
+/// The shortest interval.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest: beyond it clocks overflow, and nobody waits.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// The most rows: a per-CPU map of more would not fit the memory of any machine there is.
+const MOST_ROWS: u32 = 1 << 24;
+
+/// Where the kernel's symbols come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KallsymsSource {
+    /// `/proc/kallsyms` of the running kernel.
+    Running,
+    /// A saved kallsyms or a `System.map`.
+    File(PathBuf),
+}
+
+/// What `watch` is to do.
+#[derive(Clone, Debug)]
+pub struct WatchConfig {
+    /// Time between reports.
+    pub interval: Duration,
+    /// Stop after so many reports.
+    pub reports: Option<u64>,
+    /// Stop after this long.
+    pub duration: Option<Duration>,
+    /// What a row stands for.
+    pub by: Vec<Key>,
+    /// How reports look.
+    pub format: Format,
+    /// Which rows are shown.
+    pub limits: Limits,
+    /// What the probe is asked to do.
+    pub probe: ProbeConfig,
+    /// Where the kernel's symbols come from.
+    pub kallsyms: KallsymsSource,
+    /// Created once attached.
+    pub ready_file: Option<PathBuf>,
+    /// Measure the probe.
+    pub cost: bool,
+}
+
+impl WatchConfig {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with the argument, what is wrong with it, and what is right.
+    pub fn new(args: &WatchArgs) -> Result<Self, Failure> {
+        let format =
+            args.output.unwrap_or(if std::io::stdout().is_terminal() { Format::Table } else { Format::Text });
+        at_least_one("--reports", args.reports)?;
+        at_least_one("--top", args.top.map(|top| top as u64))?;
+        if !(1..=MOST_ROWS).contains(&args.max_rows) {
+            return Err(usage("--max-rows", &args.max_rows, &format!("it goes from 1 to {MOST_ROWS}")));
+        }
+        if let Some(file) = &args.ready_file {
+            can_be_created(file)?;
+        }
+        Ok(Self {
+            interval: interval(&args.interval)?,
+            reports: args.reports,
+            duration: args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?,
+            by: default_keys(format).to_vec(),
+            format,
+            limits: Limits { top: args.top, min: args.min },
+            probe: ProbeConfig { max_rows: args.max_rows },
+            kallsyms: args.kallsyms.clone().map_or(KallsymsSource::Running, KallsymsSource::File),
+            ready_file: args.ready_file.clone(),
+            cost: args.cost,
+        })
+    }
+
+    /// How reports look on what standard output is.
+    #[must_use]
+    pub fn style(&self) -> Style {
+        let milliseconds = self.interval < Duration::from_secs(1);
+        let stdout = std::io::stdout();
+        if !stdout.is_terminal() {
+            return Style { milliseconds, ..Style::default() };
+        }
+        Style {
+            width: terminal_size::terminal_size().map(|(width, _)| width.0),
+            colour: anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never,
+            milliseconds,
+        }
+    }
+}
+
+fn usage(option: &str, value: &dyn std::fmt::Display, cure: &str) -> Failure {
+    Failure::Usage(format!("invalid value '{value}' for '{option}': {cure}"))
+}
+
+fn at_least_one(option: &str, value: Option<u64>) -> Result<(), Failure> {
+    if value == Some(0) { Err(usage(option, &0, "it takes at least 1")) } else { Ok(()) }
+}
+
+fn interval(text: &str) -> Result<Duration, Failure> {
+    let interval = duration("--interval", text).map_err(|error| {
+        if is_interface(text) {
+            let cure = format!("it is a time; drops on the interface are -f 'iface {text}'");
+            usage("--interval", &text, &cure)
+        } else {
+            error
+        }
+    })?;
+    if interval < SHORTEST {
+        return Err(usage("--interval", &text, "it takes at least 10ms"));
+    }
+    Ok(interval)
+}
+
+fn is_interface(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/') && Path::new("/sys/class/net").join(text).exists()
+}
+
+/// `500ms`, `1m 30s`, or a bare number of seconds.
+fn duration(option: &str, text: &str) -> Result<Duration, Failure> {
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    };
+    match parsed {
+        Ok(Duration::ZERO) => Err(usage(option, &text, "it takes more than nothing")),
+        Ok(duration) if duration > LONGEST => Err(usage(option, &text, "it takes at most 10 years")),
+        Ok(duration) => Ok(duration),
+        Err(error) => {
+            let cure = format!("{error} (it takes 500ms, 1s, 1m, or a number of seconds)");
+            Err(usage(option, &text, &cure))
+        }
+    }
+}
+
+fn can_be_created(file: &Path) -> Result<(), Failure> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if file.is_dir() || !parent.is_dir() {
+        return Err(usage("--ready-file", &file.display(), "it is to be a file in a directory that exists"));
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Names for what the kernel counts by number, read in the background before a report needs them.
+
+use std::{sync::Arc, thread, thread::JoinHandle, time::Duration};
+
+use crate::{
+    console::warn,
+    reasons::{Loaded, Reason, Reasons, Source},
+    report::Names,
+    symbols::{Location, Symbols, Table},
+};
+
+/// How long a report waits for a symbol table that is being read; reading takes about a tenth of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Symbols and reasons of the running kernel.
+#[derive(Debug)]
+pub struct KernelNames {
+    symbols: Symbols,
+    /// None on kernels that give no reasons.
+    reasons: Option<Reasons>,
+    loading: Option<JoinHandle<Reasons>>,
+}
+
+impl KernelNames {
+    /// Starts reading the reasons, if the kernel gives any, beside the symbols.
+    #[must_use]
+    pub fn new(symbols: Symbols, has_reason: bool) -> Self {
+        let load = || thread::Builder::new().name("reasons".into()).spawn(load_reasons).ok();
+        Self { symbols, reasons: None, loading: has_reason.then(load).flatten() }
+    }
+
+    /// The names for one report.
+    pub fn for_report(&mut self) -> ReportNames<'_> {
+        if let Some(thread) = self.loading.take() {
+            self.reasons = Some(thread.join().unwrap_or_default());
+        }
+        ReportNames { table: self.symbols.table(PATIENCE), reasons: self.reasons.as_mut() }
+    }
+}
+
+/// Reads the reasons, and says once what will be missing.
+fn load_reasons() -> Reasons {
+    let Loaded { reasons, source, warnings } = Reasons::load();
+    let causes: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let causes = causes.join("; ");
+    match source {
+        Source::Btf if warnings.is_empty() => {}
+        Source::Btf => warn(&format!("some reasons are printed as numbers: {causes}")),
+        Source::Format => warn(&format!("only the reasons of the network core have names: {causes}")),
+        Source::Nothing => warn(&format!("reasons are printed as numbers: {causes}")),
+    }
+    reasons
+}
+
+/// The names for one report: one symbol table for all of its rows.
+#[derive(Debug)]
+pub struct ReportNames<'a> {
+    table: Arc<Table>,
+    reasons: Option<&'a mut Reasons>,
+}
+
+impl Names for ReportNames<'_> {
+    fn location(&mut self, address: u64) -> Location {
+        self.table.locate(address)
+    }
+
+    fn reason(&mut self, code: u32) -> Option<Reason> {
+        let reasons = self.reasons.as_mut()?;
+        if reasons.is_missing_subsystem(code) {
+            // Its module may have been loaded since.
+            reasons.refresh();
+        }
+        Some(reasons.get(code))
+    }
+}

@@ -1,0 +1,249 @@
+//! A report: an interval with names, in order, cut to what was asked for.
+
+use std::{
+    cmp::Reverse,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    aggregate::{Count, Interval, Key, group},
+    reasons::Reason,
+    snapshot::Ledger,
+    symbols::Location,
+};
+
+/// Everything a reader is told about one interval.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The interval's end.
+    pub time: SystemTime,
+    /// The interval's length.
+    pub elapsed: Duration,
+    /// What a row stands for, in the order asked for.
+    pub by: Vec<Key>,
+    /// The rows shown, largest count first, ties by name.
+    pub rows: Vec<Row>,
+    /// The rows not shown.
+    pub cut: Cut,
+    /// Drops in this interval: of all rows and of what was cut.
+    pub drops: u64,
+    /// Drops since the probe was attached.
+    pub total: u64,
+    /// What was lost in this interval.
+    pub ledger: Ledger,
+}
+
+/// One line of a report.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Drops in the interval.
+    pub count: u64,
+    /// Drops since the probe was attached.
+    pub total: u64,
+    /// The values of the report's keys, in the same order.
+    pub values: Vec<Value>,
+}
+
+/// The value of a key.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// An address, with the function it lies in if that is known.
+    Location(Location),
+    /// The kernel's reason; none on kernels that give none.
+    Reason(Option<Reason>),
+}
+
+impl Value {
+    /// The value in words; `-` for what is not known.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Location(location) => location.to_string(),
+            Self::Reason(Some(reason)) => reason.to_string(),
+            Self::Reason(None) => "-".to_owned(),
+        }
+    }
+}
+
+/// Rows that are not shown, summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// How many.
+    pub rows: u64,
+    /// The drops they count.
+    pub drops: u64,
+}
+
+/// Which rows to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest so many; all, if none.
+    pub top: Option<usize>,
+    /// Those with at least so many drops.
+    pub min: u64,
+}
+
+/// Gives names to what the kernel counts by number.
+pub trait Names {
+    /// The function at an address.
+    fn location(&mut self, address: u64) -> Location;
+    /// The reason with a number; none on kernels that give none.
+    fn reason(&mut self, code: u32) -> Option<Reason>;
+}
+
+impl Report {
+    /// Groups, names, sorts and cuts.
+    pub fn new(interval: Interval, by: &[Key], limits: Limits, names: &mut impl Names) -> Self {
+        let Interval { ended, elapsed, counts, total, ledger } = interval;
+        let drops = counts.iter().map(|count| count.count).sum();
+        let rows = group(counts, by).iter().map(|count| Row::new(count, by, names)).collect();
+        let (rows, cut) = cut(sorted(rows), limits);
+        Self { time: ended, elapsed, by: by.to_vec(), rows, cut, drops, total, ledger }
+    }
+
+    /// Drops a second.
+    #[must_use]
+    pub fn rate(&self, drops: u64) -> f64 {
+        let seconds = self.elapsed.as_secs_f64();
+        if seconds > 0.0 { precise(drops) / seconds } else { 0.0 }
+    }
+
+    /// The part of this interval's drops, from 0 to 1.
+    #[must_use]
+    pub fn share(&self, drops: u64) -> f64 {
+        if self.drops > 0 { precise(drops) / precise(self.drops) } else { 0.0 }
+    }
+}
+
+/// A count as a number to divide; beyond 2^53 the last digits go, which no rate shows.
+#[expect(clippy::cast_precision_loss, reason = "rates and shares are shown to a few digits")]
+fn precise(drops: u64) -> f64 {
+    drops as f64
+}
+
+impl Row {
+    fn new(count: &Count, by: &[Key], names: &mut impl Names) -> Self {
+        let values = by
+            .iter()
+            .map(|key| match key {
+                Key::Location => Value::Location(names.location(count.key.location)),
+                Key::Reason => Value::Reason(names.reason(count.key.reason)),
+            })
+            .collect();
+        Self { count: count.count, total: count.total, values }
+    }
+}
+
+/// Largest first, ties by name, so that two reports of the same drops read the same.
+fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.sort_by_cached_key(|row| {
+        let words: Vec<_> = row.values.iter().map(Value::words).collect();
+        (Reverse(row.count), words)
+    });
+    rows
+}
+
+/// Splits off what is not to be shown.
+fn cut(mut rows: Vec<Row>, limits: Limits) -> (Vec<Row>, Cut) {
+    let large = rows.partition_point(|row| row.count >= limits.min);
+    let rest = rows.split_off(large.min(limits.top.unwrap_or(usize::MAX)));
+    let cut = Cut { rows: rest.len() as u64, drops: rest.iter().map(|row| row.count).sum() };
+    (rows, cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use dropwatch_common::DropKey;
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// Names every address by its number, and no reason.
+    struct Plain;
+
+    impl Names for Plain {
+        fn location(&mut self, address: u64) -> Location {
+            Location { address, symbol: None }
+        }
+
+        fn reason(&mut self, code: u32) -> Option<Reason> {
+            Some(Reason { code, subsystem: None, name: Some(format!("R{code}").into()) })
+        }
+    }
+
+    fn interval(counts: Vec<Count>) -> Interval {
+        let total = counts.iter().map(|count| count.total).sum();
+        Interval {
+            ended: SystemTime::UNIX_EPOCH,
+            elapsed: Duration::from_secs(2),
+            counts,
+            total,
+            ledger: Ledger::default(),
+        }
+    }
+
+    fn counts() -> impl Strategy<Value = Vec<Count>> {
+        vec((0_u64..20, 0_u32..4, 1_u64..50), 0..40).prop_map(|counts| {
+            let mut counts: Vec<_> = counts
+                .into_iter()
+                .map(|(location, reason, count)| Count {
+                    key: DropKey::new(location, reason),
+                    count,
+                    total: count * 2,
+                })
+                .collect();
+            counts.sort_unstable_by_key(|count| count.key);
+            counts.dedup_by_key(|count| count.key);
+            counts
+        })
+    }
+
+    fn shown(report: &Report) -> Vec<(u64, Vec<String>)> {
+        report.rows.iter().map(|row| (row.count, row.values.iter().map(Value::words).collect())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_drop_is_in_a_row_or_cut(
+            counts in counts(),
+            top in proptest::option::of(1_usize..10),
+            min in 0_u64..60,
+        ) {
+            let all: u64 = counts.iter().map(|count| count.count).sum();
+            let keys = counts.len() as u64;
+            let by = [Key::Location, Key::Reason];
+            let report = Report::new(interval(counts), &by, Limits { top, min }, &mut Plain);
+            let rows: u64 = report.rows.iter().map(|row| row.count).sum();
+            prop_assert_eq!(report.drops, all);
+            prop_assert_eq!(rows + report.cut.drops, all);
+            prop_assert_eq!(report.rows.len() as u64 + report.cut.rows, keys);
+            prop_assert!(report.rows.len() <= top.unwrap_or(usize::MAX));
+            prop_assert!(report.rows.iter().all(|row| row.count >= min));
+        }
+
+        #[test]
+        fn the_order_does_not_depend_on_the_kernels(counts in counts(), seed in any::<u64>()) {
+            let mut shuffled = counts.clone();
+            shuffled.sort_by_key(|count| count.key.location.wrapping_mul(seed | 1));
+            for by in [&[Key::Location][..], &[Key::Reason], &[Key::Location, Key::Reason]] {
+                let one = Report::new(interval(counts.clone()), by, Limits::default(), &mut Plain);
+                let other = Report::new(interval(shuffled.clone()), by, Limits::default(), &mut Plain);
+                prop_assert_eq!(shown(&one), shown(&other));
+                prop_assert!(one.rows.is_sorted_by_key(|row| Reverse(row.count)));
+            }
+        }
+    }
+
+    #[test]
+    fn rates_and_shares_are_of_the_whole_interval() {
+        let count = |location, count| Count { key: DropKey::new(location, 0), count, total: count };
+        let report = Report::new(
+            interval(vec![count(1, 30), count(2, 10)]),
+            &[Key::Location],
+            Limits { top: Some(1), min: 0 },
+            &mut Plain,
+        );
+        assert!((report.rate(30) - 15.0).abs() < 1e-9);
+        assert!((report.share(30) - 0.75).abs() < 1e-9, "the cut row counts as well");
+    }
+}
