@@ -1,0 +1,38 @@
+//! Real drops in private namespaces, counted exactly: needs root, and no other privilege of the machine.
+//!
+//! Without root every test is ignored, out loud; with `DROPWATCH_REQUIRE_LIVE` set that is a failure.
+
+mod live {
+    pub mod counts;
+    pub mod program;
+}
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A live test's name and body.
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("LIVE TESTS ARE SKIPPED: they need root. Nothing below says that dropwatch counts right.");
+        if std::env::var_os("DROPWATCH_REQUIRE_LIVE").is_some() {
+            return ExitCode::FAILURE;
+        }
+    }
+    let tests = [live::counts::TESTS, live::program::TESTS].concat();
+    let trials = tests.into_iter().map(|(name, body)| {
+        Trial::test(name, move || {
+            body();
+            Ok::<(), Failed>(())
+        })
+        .with_ignored_flag(!root)
+    });
+    // One at a time: they share two CPUs, and some ask for all of them.
+    let arguments = Arguments { test_threads: arguments.test_threads.or(Some(1)), ..arguments };
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}

@@ -1,0 +1,177 @@
+//! Every drop is counted, once, where and why it happened.
+
+use std::{thread, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    Test,
+    support::{
+        frames::{self, Ipv4},
+        net::Net,
+        watch::{Reports, Watch},
+    },
+};
+
+/// All of them.
+pub const TESTS: &[Test] = &[
+    ("a_closed_udp_port_gives_as_many_drops_as_datagrams", closed_udp_port),
+    ("two_reasons_at_one_location_stay_two_rows", two_reasons),
+    ("a_thousand_reports_lose_nothing_at_a_boundary", boundaries),
+    ("two_instances_at_once_agree", two_instances),
+    ("what_does_not_fit_is_in_the_ledger", full_map),
+    ("a_slow_reader_loses_nothing", slow_reader),
+    ("ten_million_drops_from_all_cpus_are_counted_to_the_last_one", ten_million),
+];
+
+/// Where the kernel drops a datagram that finds no socket.
+const UDP: &str = "__udp4_lib_rcv";
+const NO_SOCKET: &str = "NO_SOCKET";
+
+fn closed_udp_port() {
+    let net = Net::new();
+    let watch = Watch::start(&["-o", "json"]);
+    net.drop_datagrams(123);
+    let reports = watch.stop();
+    assert_eq!(reports.at(UDP, NO_SOCKET), 123, "{reports:?}");
+    let row = reports.rows().find(|row| row["location"]["symbol"] == UDP).expect("a row");
+    assert_eq!(row["location"]["module"], "kernel");
+    let (offset, size) = (row["location"]["offset"].as_u64(), row["location"]["size"].as_u64());
+    assert!(offset > Some(0) && offset < size, "inside the function: {row}");
+    assert!(reports.stderr.contains("Monitoring for dropped packets"), "{}", reports.stderr);
+    assert!(reports.stderr.contains("Stopping dropped packet monitor"), "{}", reports.stderr);
+}
+
+/// Two namespaces with a wire between them: what is sent on `va` arrives at `vb`.
+fn wire() -> (Net, Net, [u8; 6]) {
+    let (a, b) = (Net::new(), Net::new());
+    a.join("va", "10.99.0.1/24", &b, "vb", "10.99.0.2/24");
+    let to = b.hardware_address("vb");
+    (a, b, to)
+}
+
+fn two_reasons() {
+    const IPV4: u16 = 0x0800;
+    let (a, _b, to) = wire();
+    let watch = Watch::start(&["-o", "json"]);
+    let from_loopback = Ipv4::udp([127, 1, 2, 3], [10, 99, 0, 2], 9).bytes();
+    let to_nobody = Ipv4::udp([10, 99, 0, 1], [0, 0, 0, 0], 9).bytes();
+    frames::send(&a, "va", to, IPV4, &from_loopback, 17);
+    frames::send(&a, "va", to, IPV4, &to_nobody, 5);
+    thread::sleep(Duration::from_millis(100));
+    let reports = watch.stop();
+    if reports.rows().all(|row| row["reason"].is_null()) {
+        // A kernel without reasons has one row for both.
+        assert!(reports.rows().any(|row| row["count"] == 22), "{reports:?}");
+        return;
+    }
+    let rows: Vec<_> = reports.rows().filter(|row| row["count"] == 17 || row["count"] == 5).collect();
+    assert_eq!(rows.len(), 2, "{reports:?}");
+    assert_ne!(rows[0]["reason"], rows[1]["reason"], "{reports:?}");
+    if reports.with_reason("IP_LOCALNET") > 0 {
+        assert_eq!(rows[0]["location"], rows[1]["location"], "{reports:?}");
+        assert_eq!((reports.with_reason("IP_LOCALNET"), reports.with_reason("IP_INVALID_DEST")), (17, 5));
+    }
+}
+
+fn boundaries() {
+    let net = Net::new();
+    let watch = Watch::start(&["-o", "json", "-i", "10ms", "-n", "1000"]);
+    let mut sent = 0;
+    for _ in 0..450 {
+        net.drop_datagrams(100);
+        sent += 100;
+        thread::sleep(Duration::from_millis(10));
+    }
+    let reports = watch.reports();
+    assert_eq!(reports.at(UDP, NO_SOCKET), sent);
+    assert_eq!(net.no_ports(), sent, "the kernel's own count");
+    assert_eq!(reports.reports.len(), 1000);
+    assert_consistent(&reports);
+}
+
+/// What holds between the figures of any run's reports.
+fn assert_consistent(reports: &Reports) {
+    let mut total = 0;
+    for report in &reports.reports {
+        let rows: u64 =
+            report["rows"].as_array().expect("rows").iter().filter_map(|row| row["count"].as_u64()).sum();
+        let drops = report["drops"].as_u64().expect("drops");
+        assert_eq!(drops, rows + report["cut"]["drops"].as_u64().expect("cut"), "{report}");
+        total += drops;
+        assert_eq!(report["total"].as_u64(), Some(total), "{report}");
+    }
+}
+
+fn two_instances() {
+    let net = Net::new();
+    let fast = Watch::start(&["-o", "json", "-i", "20ms"]);
+    let slow = Watch::start(&["-o", "json", "-i", "700ms"]);
+    net.flood(200_000);
+    let (fast, slow) = (fast.stop(), slow.stop());
+    assert_eq!(fast.at(UDP, NO_SOCKET), 200_000);
+    assert_eq!(slow.at(UDP, NO_SOCKET), 200_000);
+}
+
+fn full_map() {
+    let (a, b, to) = wire();
+    let all = Watch::start(&["-o", "json"]);
+    let one_row = Watch::start(&["-o", "json", "--max-rows", "1"]);
+    b.drop_datagrams(10);
+    let unknown = 0x88b5;
+    frames::send(&a, "va", to, unknown, &[0; 46], 33);
+    thread::sleep(Duration::from_millis(100));
+    let one_row = one_row.stop();
+    let all = all.stop();
+    let seen: u64 = all.reports.iter().filter_map(|report| report["drops"].as_u64()).sum();
+    let shown: u64 = one_row.reports.iter().filter_map(|report| report["drops"].as_u64()).sum();
+    let lost = one_row.lost("map_full");
+    assert!(shown > 0 && lost > 0, "{one_row:?}");
+    // The host may have dropped something between the two starts or the two ends: nothing else differs.
+    let foreign = seen - 43;
+    assert!(
+        (43..=43 + foreign).contains(&(shown + lost)),
+        "{shown} shown, {lost} lost, {seen} seen: {all:?}"
+    );
+    assert!(one_row.stderr.contains(&format!("{lost} drops are in no row")), "{}", one_row.stderr);
+}
+
+fn slow_reader() {
+    let net = Net::new();
+    let mut watch = Watch::start_unread(&["-o", "json", "-i", "10ms"]);
+    // Reports of many rows would fill the pipe sooner; so many intervals do as well.
+    for _ in 0..300 {
+        net.drop_datagrams(10);
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut stdout = watch.take_stdout();
+    let reader = thread::spawn(move || std::io::read_to_string(&mut stdout).expect("reports are text"));
+    thread::sleep(Duration::from_millis(50));
+    watch.signal(Signal::SIGINT);
+    let ended = watch.wait();
+    assert!(ended.status.success(), "{ended:?}");
+    let reports = Reports::parse(&reader.join().expect("the reader"), ended.stderr);
+    assert_eq!(reports.at(UDP, NO_SOCKET), 3000);
+    assert_consistent(&reports);
+}
+
+fn ten_million() {
+    const ALL: usize = 10_000_000;
+    // Emulated machines are slower by a factor of thirty.
+    let all = if std::env::var_os("DROPWATCH_BIN").is_some() { ALL / 20 } else { ALL };
+    let cpus = thread::available_parallelism().map_or(2, usize::from);
+    let nets: Vec<_> = (0..cpus).map(|_| Net::new()).collect();
+    let watch = Watch::start(&["-o", "json", "-i", "10ms"]);
+    thread::scope(|scope| {
+        for net in &nets {
+            scope.spawn(|| net.flood(all / cpus));
+        }
+    });
+    let reports = watch.stop();
+    let oracle: u64 = nets.iter().map(Net::no_ports).sum();
+    assert_eq!(oracle, (all / cpus * cpus) as u64, "every datagram was dropped");
+    let lost: u64 =
+        ["map_full", "update_failed", "recursion_missed"].map(|word| reports.lost(word)).iter().sum();
+    assert_eq!(reports.at(UDP, NO_SOCKET) + lost, oracle, "{lost} in the ledger");
+    assert_consistent(&reports);
+}

@@ -1,0 +1,275 @@
+//! The program's manners: schedule, signals, pipes, privileges, names from files.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    Test,
+    support::{self, net::Net, watch::Watch},
+};
+
+/// All of them.
+pub const TESTS: &[Test] = &[
+    ("an_interval_without_drops_is_reported", heartbeat),
+    ("reports_end_after_so_many", so_many_reports),
+    ("a_duration_ends_with_a_partial_interval", duration),
+    ("any_of_the_signals_ends_it_with_the_last_interval", signals),
+    ("a_second_interrupt_ends_it_at_once", second_interrupt),
+    ("a_reader_that_goes_away_ends_it_quietly", closed_pipe),
+    ("a_full_disk_is_a_failure", full_disk),
+    ("a_report_that_missed_its_time_says_so", late),
+    ("a_kill_leaves_nothing_in_the_kernel", killed),
+    ("it_says_which_privileges_it_lacks", unprivileged),
+    ("a_saved_kallsyms_gives_the_same_names", saved_kallsyms),
+    ("an_unslid_system_map_gives_the_same_names", system_map),
+    ("a_system_map_of_another_kernel_is_refused", foreign_system_map),
+    ("the_probe_measures_itself", cost),
+    ("classic_prints_what_c_dropwatch_prints", classic),
+    ("text_prints_a_line_for_each_row", text),
+];
+
+/// Runs it to its end.
+fn run(arguments: &[&str]) -> Output {
+    Command::new(support::dropwatch()).args(arguments).output().expect("dropwatch runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("reports are text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("messages are text")
+}
+
+fn heartbeat() {
+    let output = run(&["-i", "50ms", "-n", "3", "-o", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stdout(&output).lines().count(), 3);
+}
+
+fn so_many_reports() {
+    let start = Instant::now();
+    let reports = Watch::start(&["-o", "json", "-i", "100ms", "-n", "4"]).reports().reports;
+    assert_eq!(reports.len(), 4);
+    assert!(start.elapsed() >= Duration::from_millis(400));
+}
+
+fn duration() {
+    let reports = Watch::start(&["-o", "json", "-i", "200ms", "-d", "500ms"]).reports().reports;
+    assert_eq!(reports.len(), 3);
+    let last = reports[2]["elapsed_s"].as_f64().expect("a time");
+    assert!((0.05..0.19).contains(&last), "the last interval is a partial one: {last}");
+    let reports = Watch::start(&["-o", "json", "-i", "200ms", "-d", "400ms"]).reports().reports;
+    assert_eq!(reports.len(), 2, "none is empty of time");
+}
+
+fn signals() {
+    let net = Net::new();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let watch = Watch::start(&["-o", "json", "-i", "1h"]);
+        net.drop_datagrams(5);
+        watch.signal(signal);
+        let reports = watch.reports();
+        assert_eq!(reports.reports.len(), 1, "{signal}");
+        assert_eq!(reports.at("__udp4_lib_rcv", "NO_SOCKET"), 5, "{signal}");
+    }
+}
+
+fn second_interrupt() {
+    // Nobody reads, and the pipe is full long before the queue of intervals is.
+    let watch = Watch::start_unread(&["-o", "json", "-i", "10ms"]);
+    thread::sleep(Duration::from_secs(4));
+    watch.signal(Signal::SIGINT);
+    thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    watch.signal(Signal::SIGINT);
+    let ended = watch.wait();
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+fn closed_pipe() {
+    let mut watch = Watch::start_unread(&["-i", "50ms"]);
+    let mut lines = BufReader::new(watch.take_stdout()).lines();
+    lines.next().expect("a heartbeat").expect("text");
+    drop(lines);
+    let ended = watch.wait();
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(!ended.stderr.contains("error"), "{}", ended.stderr);
+}
+
+fn full_disk() {
+    let full = fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let output = Command::new(support::dropwatch())
+        .args(["-i", "50ms", "-o", "text"])
+        .stdout(full)
+        .output()
+        .expect("dropwatch runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("cannot write the report: No space left"), "{}", stderr(&output));
+}
+
+fn late() {
+    let net = Net::new();
+    let watch = Watch::start(&["-o", "json", "-i", "100ms"]);
+    watch.signal(Signal::SIGSTOP);
+    net.drop_datagrams(7);
+    thread::sleep(Duration::from_millis(750));
+    watch.signal(Signal::SIGCONT);
+    thread::sleep(Duration::from_millis(150));
+    let reports = watch.stop();
+    assert_eq!(reports.at("__udp4_lib_rcv", "NO_SOCKET"), 7);
+    assert!(reports.stderr.contains("this report is late"), "{}", reports.stderr);
+    let longest =
+        reports.reports.iter().filter_map(|report| report["elapsed_s"].as_f64()).fold(0.0, f64::max);
+    assert!(longest > 0.6, "the report covers what it missed: {longest}");
+}
+
+/// Probes like ours that are loaded now.
+fn probes() -> usize {
+    aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .filter(|program| program.name_as_str() == Some(dropwatch_common::names::PROGRAM))
+        .count()
+}
+
+fn killed() {
+    let before = probes();
+    let watch = Watch::start(&["-o", "json"]);
+    assert_eq!(probes(), before + 1);
+    watch.signal(Signal::SIGKILL);
+    assert!(!watch.wait().status.success());
+    let start = Instant::now();
+    while probes() > before {
+        assert!(start.elapsed() < Duration::from_secs(10), "the probe outlives the program");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn unprivileged() {
+    const NOBODY: u32 = 65534;
+    let program = copy_for_everybody();
+    let output = Command::new(&program).uid(NOBODY).gid(NOBODY).output().expect("dropwatch runs");
+    let _ = fs::remove_file(program);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let message = stderr(&output);
+    assert!(message.contains("CAP_BPF") && message.contains("CAP_PERFMON"), "{message}");
+    assert!(message.contains("sudo"), "{message}");
+    assert!(!message.contains("Monitoring"), "{message}");
+    assert!(output.stdout.is_empty());
+}
+
+/// The program where any user can run it.
+fn copy_for_everybody() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("dropwatch-unprivileged-{}", std::process::id()));
+    fs::copy(support::dropwatch(), &path).expect("a copy of the program");
+    path
+}
+
+/// Seven drops, named from a file with this text.
+fn seven_drops_with(kallsyms: &str) -> u64 {
+    let net = Net::new();
+    let file = std::env::temp_dir().join(format!("dropwatch-kallsyms-{}", std::process::id()));
+    fs::write(&file, kallsyms).expect("a file");
+    let watch = Watch::start(&["-o", "json", "--kallsyms", file.to_str().expect("text")]);
+    net.drop_datagrams(7);
+    let reports = watch.stop();
+    fs::remove_file(file).expect("the file is there");
+    reports.at("__udp4_lib_rcv", "NO_SOCKET")
+}
+
+fn saved_kallsyms() {
+    assert_eq!(seven_drops_with(&fs::read_to_string("/proc/kallsyms").expect("kallsyms")), 7);
+}
+
+/// A line of a symbol table.
+fn line(address: u64, rest: &str) -> String {
+    format!("{address:016x} {rest}\n")
+}
+
+/// The running kernel's symbols as its `System.map` has them: where they were linked.
+fn unslid() -> String {
+    const LINKED: u64 = 0xffff_ffff_8100_0000;
+    let kallsyms = fs::read_to_string("/proc/kallsyms").expect("kallsyms");
+    let symbols = || {
+        kallsyms.lines().filter(|line| !line.ends_with(']')).filter_map(|line| {
+            let (address, rest) = line.split_once(' ')?;
+            Some((u64::from_str_radix(address, 16).ok()?, rest))
+        })
+    };
+    let start = symbols().find(|(_, rest)| *rest == "T _stext").expect("_stext").0;
+    symbols()
+        .filter(|(address, _)| *address >= start)
+        .fold(String::new(), |map, (address, rest)| map + &line(address - start + LINKED, rest))
+}
+
+fn system_map() {
+    assert_eq!(seven_drops_with(&unslid()), 7);
+}
+
+fn foreign_system_map() {
+    // A kernel in which every other function is a little longer.
+    let mut shift = 0;
+    let foreign: String = unslid().lines().filter_map(|line| line.split_once(' ')).fold(
+        String::new(),
+        |map, (address, rest)| {
+            shift += 16;
+            map + &line(u64::from_str_radix(address, 16).expect("an address") + shift, rest)
+        },
+    );
+    let file = std::env::temp_dir().join(format!("dropwatch-foreign-{}", std::process::id()));
+    fs::write(&file, foreign).expect("a file");
+    let output = run(&["-n", "1", "-i", "10ms", "--kallsyms", file.to_str().expect("text")]);
+    fs::remove_file(file).expect("the file is there");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(
+        !stderr(&output).contains("Monitoring"),
+        "refused before anything is loaded: {}",
+        stderr(&output)
+    );
+}
+
+fn cost() {
+    let net = Net::new();
+    let watch = Watch::start(&["-o", "json", "-i", "1h", "--cost"]);
+    net.drop_datagrams(500);
+    let reports = watch.stop();
+    let line = reports.stderr.lines().find(|line| line.starts_with("cost: ")).expect("a line on the cost");
+    let runs: u64 = line.split(' ').nth(1).and_then(|runs| runs.parse().ok()).expect("a number of runs");
+    assert!(runs >= 500 && line.contains(" ns each"), "{line}");
+}
+
+fn classic() {
+    let net = Net::new();
+    let watch = Watch::start(&["-o", "classic", "-l", "kas"]);
+    net.drop_datagrams(6);
+    watch.signal(Signal::SIGINT);
+    let ended = watch.wait();
+    let line = ended.stdout.lines().find(|line| line.contains("__udp4_lib_rcv")).expect("a row");
+    let rest = line.strip_prefix("6 drops at __udp4_lib_rcv+").expect("count and symbol");
+    let (offset, rest) = rest.split_once(" (0x").expect("offset");
+    assert!(u64::from_str_radix(offset, 16).is_ok(), "{line}");
+    assert!(rest.ends_with(") [software]"), "{line}");
+}
+
+fn text() {
+    let net = Net::new();
+    let watch = Watch::start(&["-o", "text"]);
+    net.drop_datagrams(6);
+    watch.signal(Signal::SIGINT);
+    let ended = watch.wait();
+    let line = ended.stdout.lines().find(|line| line.contains("__udp4_lib_rcv")).expect("a row");
+    let (time, rest) = line.split_once(' ').expect("a time");
+    assert!(time.ends_with('Z') && time.len() == "2026-11-21T22:00:05Z".len(), "{line}");
+    assert!(rest.starts_with("6 packets dropped at __udp4_lib_rcv+0x"), "{line}");
+    assert!(rest.contains(" [kernel] reason "), "{line}");
+}

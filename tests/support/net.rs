@@ -1,0 +1,144 @@
+//! Private network namespaces, and traffic in them that is dropped.
+
+use std::{
+    fs::{self, File},
+    io::IoSlice,
+    net::{SocketAddr, UdpSocket},
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    process::Command,
+    thread,
+};
+
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg},
+};
+
+/// Where nobody listens: the discard port of a namespace in which nothing runs.
+pub const CLOSED: u16 = 9;
+
+/// A network namespace with its loopback up; it goes when this is dropped.
+pub struct Net {
+    namespace: File,
+}
+
+impl Net {
+    /// A new, empty namespace.
+    pub fn new() -> Self {
+        let namespace = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
+            File::open("/proc/thread-self/ns/net").expect("the namespace's file")
+        });
+        let net = Self { namespace: namespace.join().expect("the thread that makes a namespace") };
+        net.ip("link set lo up");
+        net
+    }
+
+    /// Its inode number, which is its name in reports.
+    #[expect(dead_code, reason = "for filters by namespace")]
+    pub fn inum(&self) -> u64 {
+        self.namespace.metadata().expect("the namespace's file").ino()
+    }
+
+    /// Runs `work` in a thread that is in the namespace.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs a command in the namespace; it has to succeed.
+    pub fn command(&self, program: &str, arguments: &[&str]) {
+        let output = self.run(|| Command::new(program).args(arguments).output());
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(
+            output.status.success(),
+            "{program} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// `ip` with the words of `line`.
+    pub fn ip(&self, line: &str) {
+        self.command("ip", &line.split(' ').collect::<Vec<_>>());
+    }
+
+    /// Sets a sysctl of the namespace, such as `net/ipv4/ip_forward`.
+    #[expect(dead_code, reason = "for the injected cases")]
+    pub fn sysctl(&self, name: &str, value: &str) {
+        self.run(|| fs::write(format!("/proc/sys/{name}"), value)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+
+    /// Joins the namespace to `other` by a pair of devices with an address each.
+    pub fn join(&self, device: &str, address: &str, other: &Net, other_device: &str, other_address: &str) {
+        self.ip(&format!("link add {device} type veth peer name {other_device}"));
+        let fd = other.namespace.as_raw_fd();
+        self.ip(&format!("link set {other_device} netns /proc/{}/fd/{fd}", std::process::id()));
+        for (net, device, address) in [(self, device, address), (other, other_device, other_address)] {
+            net.ip(&format!("addr add {address} dev {device}"));
+            net.ip(&format!("link set {device} up"));
+        }
+    }
+
+    /// The hardware address of a device.
+    pub fn hardware_address(&self, device: &str) -> [u8; 6] {
+        let output = self.run(|| Command::new("ip").args(["-o", "link", "show", "dev", device]).output());
+        let text = String::from_utf8(output.expect("ip").stdout).expect("text");
+        let mac =
+            text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
+        let mut bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a byte"));
+        std::array::from_fn(|_| bytes.next().expect("six bytes"))
+    }
+
+    /// Sends `count` datagrams of one byte, one a system call, to a closed port of the namespace.
+    pub fn drop_datagrams(&self, count: u64) {
+        self.run(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            for _ in 0..count {
+                // The answer to an earlier one, "connection refused", is not an error of this one.
+                while socket.send_to(b"x", ("127.0.0.1", CLOSED)).is_err() {}
+            }
+        });
+    }
+
+    /// Sends `count` datagrams to a closed port as fast as this CPU can.
+    pub fn flood(&self, count: usize) {
+        self.run(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            let SocketAddr::V4(to) = SocketAddr::from(([127, 0, 0, 1], CLOSED)) else { unreachable!() };
+            let to = [Some(SockaddrIn::from(to)); BATCH];
+            let payload = [IoSlice::new(b"x")];
+            let payloads = [payload; BATCH];
+            let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+            let mut left = count;
+            while left > 0 {
+                let some = left.min(BATCH);
+                let sent = sendmmsg(
+                    socket.as_raw_fd(),
+                    &mut headers,
+                    &payloads[..some],
+                    &to[..some],
+                    [],
+                    MsgFlags::empty(),
+                );
+                left -= sent.map_or(0, Iterator::count);
+            }
+        });
+    }
+
+    /// Datagrams that found no socket, as the kernel itself counts them for the namespace.
+    pub fn no_ports(&self) -> u64 {
+        let snmp = self.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).expect("/proc/net/snmp");
+        let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, values) = (udp.next().expect("names"), udp.next().expect("values"));
+        let column = names.split(' ').position(|name| name == "NoPorts").expect("NoPorts");
+        values.split(' ').nth(column).and_then(|value| value.parse().ok()).expect("a number")
+    }
+}
+
+/// Datagrams in one system call.
+const BATCH: usize = 64;

@@ -1,0 +1,177 @@
+//! The program under test, running: started once it is attached, read as JSON.
+
+use std::{
+    fs,
+    io::Read as _,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+/// Longer than anything here takes, under emulation too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `dropwatch watch`, attached.
+pub struct Watch {
+    child: Child,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+    ready: PathBuf,
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Watch {
+    /// Starts it with these arguments, reading all it prints, and waits until it is attached.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut watch = Self::start_unread(arguments);
+        let mut stdout = watch.child.stdout.take().expect("a pipe");
+        watch.stdout = Some(thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).expect("reports are text");
+            text
+        }));
+        watch
+    }
+
+    /// Starts it, and leaves its standard output for the caller to read.
+    pub fn start_unread(arguments: &[&str]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let ready = std::env::temp_dir().join(format!("dropwatch-ready-{}-{number}", std::process::id()));
+        let _ = fs::remove_file(&ready);
+        let mut child = Command::new(super::dropwatch())
+            .args(arguments)
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dropwatch starts");
+        let mut pipe = child.stderr.take().expect("a pipe");
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            pipe.read_to_string(&mut text).expect("messages are text");
+            text
+        });
+        let mut watch = Self { child, stdout: None, stderr: Some(stderr), ready };
+        watch.await_ready();
+        watch
+    }
+
+    fn await_ready(&mut self) {
+        let start = Instant::now();
+        while !self.ready.exists() {
+            if let Some(status) = self.child.try_wait().expect("the child's status") {
+                panic!("dropwatch ended before it was ready ({status}): {}", joined(&mut self.stderr));
+            }
+            assert!(start.elapsed() < PATIENCE, "dropwatch is not ready");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the signal is sent");
+    }
+
+    /// Its standard output, if nobody reads it yet.
+    pub fn take_stdout(&mut self) -> std::process::ChildStdout {
+        self.child.stdout.take().expect("standard output, unread")
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ended {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the child's status") {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "dropwatch does not end");
+            thread::sleep(Duration::from_millis(2));
+        };
+        Ended { status, stdout: joined(&mut self.stdout), stderr: joined(&mut self.stderr) }
+    }
+
+    /// Ends it as Ctrl-C does, and reads its reports.
+    pub fn stop(self) -> Reports {
+        self.signal(Signal::SIGINT);
+        self.reports()
+    }
+
+    /// Waits for its end, and reads its reports.
+    pub fn reports(self) -> Reports {
+        let ended = self.wait();
+        assert!(ended.status.success(), "{ended:?}");
+        Reports::parse(&ended.stdout, ended.stderr)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.ready);
+    }
+}
+
+fn joined(thread: &mut Option<JoinHandle<String>>) -> String {
+    thread.take().map(|thread| thread.join().expect("a reading thread")).unwrap_or_default()
+}
+
+/// The JSON reports of a run.
+#[derive(Debug)]
+pub struct Reports {
+    pub reports: Vec<Value>,
+    pub stderr: String,
+}
+
+impl Reports {
+    pub fn parse(stdout: &str, stderr: String) -> Self {
+        let reports =
+            stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+        Self { reports, stderr }
+    }
+
+    /// All rows of all reports.
+    pub fn rows(&self) -> impl Iterator<Item = &Value> {
+        self.reports.iter().flat_map(|report| report["rows"].as_array().expect("rows"))
+    }
+
+    /// Drops at a location, by its symbol, over all reports; with this reason if the kernel gives any.
+    pub fn at(&self, symbol: &str, reason: &str) -> u64 {
+        self.rows()
+            .filter(|row| row["location"]["symbol"] == symbol)
+            .filter(|row| row["reason"].is_null() || row["reason"]["name"] == reason)
+            .map(|row| row["count"].as_u64().expect("a count"))
+            .sum()
+    }
+
+    /// Drops in no row, over all reports, by the ledger's word for them.
+    pub fn lost(&self, word: &str) -> u64 {
+        self.reports.iter().map(|report| report["ledger"][word].as_u64().unwrap_or(0)).sum()
+    }
+
+    /// Drops with a reason, wherever they happened.
+    pub fn with_reason(&self, reason: &str) -> u64 {
+        self.rows()
+            .filter(|row| row["reason"]["name"] == reason)
+            .map(|row| row["count"].as_u64().expect("a count"))
+            .sum()
+    }
+}
