@@ -23,15 +23,6 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// The most rows: a per-CPU map of more would not fit the memory of any machine there is.
 const MOST_ROWS: u32 = 1 << 24;
 
-/// Where the kernel's symbols come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KallsymsSource {
-    /// `/proc/kallsyms` of the running kernel.
-    Running,
-    /// A saved kallsyms or a `System.map`.
-    File(PathBuf),
-}
-
 /// What `watch` is to do.
 #[derive(Clone, Debug)]
 pub struct WatchConfig {
@@ -49,8 +40,8 @@ pub struct WatchConfig {
     pub limits: Limits,
     /// What the probe is asked to do.
     pub probe: ProbeConfig,
-    /// Where the kernel's symbols come from.
-    pub kallsyms: KallsymsSource,
+    /// A saved kallsyms or a `System.map` to resolve with, instead of the running kernel's own.
+    pub kallsyms: Option<PathBuf>,
     /// Created once attached.
     pub ready_file: Option<PathBuf>,
     /// Measure the probe.
@@ -81,7 +72,7 @@ impl WatchConfig {
             format,
             limits: Limits { top: args.top, min: args.min },
             probe: ProbeConfig { max_rows: args.max_rows },
-            kallsyms: args.kallsyms.clone().map_or(KallsymsSource::Running, KallsymsSource::File),
+            kallsyms: args.kallsyms.clone(),
             ready_file: args.ready_file.clone(),
             cost: args.cost,
         })

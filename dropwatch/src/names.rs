@@ -6,7 +6,7 @@ use crate::{
     console::warn,
     reasons::{Loaded, Reason, Reasons, Source},
     report::Names,
-    symbols::{Location, Symbols, Table},
+    symbols::{Location, Status, Symbols, Table},
 };
 
 /// How long a report waits for a symbol table that is being read; reading takes about a tenth of it.
@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct KernelNames {
     symbols: Symbols,
+    /// Whether somebody has been told that there are no symbols.
+    told: bool,
     /// None on kernels that give no reasons.
     reasons: Option<Reasons>,
     loading: Option<JoinHandle<Reasons>>,
@@ -26,7 +28,7 @@ impl KernelNames {
     #[must_use]
     pub fn new(symbols: Symbols, has_reason: bool) -> Self {
         let load = || thread::Builder::new().name("reasons".into()).spawn(load_reasons).ok();
-        Self { symbols, reasons: None, loading: has_reason.then(load).flatten() }
+        Self { symbols, told: false, reasons: None, loading: has_reason.then(load).flatten() }
     }
 
     /// The names for one report.
@@ -34,7 +36,13 @@ impl KernelNames {
         if let Some(thread) = self.loading.take() {
             self.reasons = Some(thread.join().unwrap_or_default());
         }
-        ReportNames { table: self.symbols.table(PATIENCE), reasons: self.reasons.as_mut() }
+        let table = self.symbols.table(PATIENCE);
+        // That they are hidden is said before anything is done.
+        if let (Status::Unavailable(_), false) = (table.status(), self.told) {
+            self.told = true;
+            warn(&table.status().to_string());
+        }
+        ReportNames { table, reasons: self.reasons.as_mut() }
     }
 }
 

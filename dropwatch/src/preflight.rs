@@ -1,19 +1,19 @@
 //! Whether this can be done here, asked before anything is done.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use caps::{CapSet, Capability};
 
-use crate::{config::KallsymsSource, failure::Refusal, sys};
+use crate::{failure::Refusal, sys};
 
 const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
 const PERF_PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
 /// What is needed beyond counting.
 #[derive(Clone, Copy, Debug)]
-pub struct Needs<'a> {
-    /// Where the kernel's symbols come from.
-    pub kallsyms: &'a KallsymsSource,
+pub struct Needs {
+    /// The running kernel's own symbols, not those of a file.
+    pub symbols: bool,
     /// BPF statistics are to be switched on, which is host-wide.
     pub statistics: bool,
 }
@@ -22,7 +22,7 @@ pub struct Needs<'a> {
 ///
 /// # Errors
 /// The privilege or the kernel feature that is missing, and the cure.
-pub fn check(needs: Needs<'_>) -> Result<Vec<String>, Refusal> {
+pub fn check(needs: Needs) -> Result<Vec<String>, Refusal> {
     privileges(needs)?;
     if let Err(error) = sys::probe_bpf() {
         return Err(Refusal::new(if error.raw_os_error() == Some(libc::ENOSYS) {
@@ -41,7 +41,7 @@ struct Privilege {
     purpose: &'static str,
 }
 
-fn privileges(needs: Needs<'_>) -> Result<(), Refusal> {
+fn privileges(needs: Needs) -> Result<(), Refusal> {
     let held = caps::read(None, CapSet::Effective)
         .map_err(|error| Refusal::new(format!("cannot read this process's capabilities: {error}")))?;
     let admin = held.contains(&Capability::CAP_SYS_ADMIN);
@@ -54,8 +54,7 @@ fn privileges(needs: Needs<'_>) -> Result<(), Refusal> {
             missing.push(Privilege { name, purpose });
         }
     }
-    let own_symbols = matches!(needs.kallsyms, KallsymsSource::Running);
-    if own_symbols && !held.contains(&Capability::CAP_SYSLOG) && !shown_to_all() {
+    if needs.symbols && !held.contains(&Capability::CAP_SYSLOG) && !shown_to_all() {
         missing.push(Privilege { name: "CAP_SYSLOG", purpose: "to see where functions are in memory" });
     }
     if needs.statistics && !admin {
@@ -84,19 +83,12 @@ fn shown_to_all() -> bool {
 }
 
 /// What will work less well here, and why.
-fn degraded(needs: Needs<'_>) -> Vec<String> {
+fn degraded(needs: Needs) -> Vec<String> {
     let mut warnings = Vec::new();
-    let own_symbols = matches!(needs.kallsyms, KallsymsSource::Running);
-    if own_symbols && number(KPTR_RESTRICT).is_some_and(|level| level >= 2) {
+    if needs.symbols && number(KPTR_RESTRICT).is_some_and(|level| level >= 2) {
         warnings.push(
             "the kernel hides addresses from everybody (kernel.kptr_restrict=2), so locations are printed as \
              addresses: `sysctl kernel.kptr_restrict=1` shows root their names"
-                .to_owned(),
-        );
-    } else if own_symbols && !Path::new("/proc/kallsyms").exists() {
-        warnings.push(
-            "this kernel has no /proc/kallsyms, so locations are printed as addresses: name its System.map \
-             with --kallsyms"
                 .to_owned(),
         );
     }

@@ -1,68 +1,390 @@
-//! Where an address is in the kernel.
+//! Addresses by name, for the kernel that is running, while modules come and go.
+//!
+//! [`Symbols`] owns the newest [`Table`] and keeps it so in the background; a report asks for a table and waits for
+//! one only as long as it can afford. [`Table::locate`] turns an address into a [`Location`].
 
-use std::{fmt, sync::Arc, time::Duration};
+mod watch;
 
-use crate::config::KallsymsSource;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// An address in the kernel, with the function it lies in if that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// The address.
-    pub address: u64,
-    /// The function.
-    pub symbol: Option<Symbol>,
+use crate::kallsyms::saved::Saved;
+use crate::kallsyms::{self, Index, ModuleRange, State};
+
+/// The most functions of unloaded modules that are kept, about a megabyte. The latest unloaded module is kept
+/// whatever its size.
+const MAX_GHOST_FUNCTIONS: usize = 32_768;
+
+/// Where symbols are read from.
+#[derive(Debug, Clone)]
+pub enum KallsymsSource {
+    /// `/proc/kallsyms`, read again whenever modules change.
+    Running,
+    /// A file, once.
+    Saved(Saved),
 }
 
-/// A function, and a place in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Symbol {
-    /// The function's name.
-    pub name: Arc<str>,
-    /// Bytes from its start.
-    pub offset: u64,
-    /// Its size in bytes, if that is known.
-    pub size: Option<u64>,
-    /// The module it is in; `kernel` for the kernel proper.
-    pub module: Arc<str>,
+/// The symbol table of the running kernel, kept up to date by a thread of its own.
+///
+/// The thread sleeps until the kernel announces that a module came or went. It ends when this is dropped, and does
+/// not keep the process alive.
+#[derive(Debug)]
+pub struct Symbols {
+    shared: Arc<Shared>,
+    /// Wakes the thread; closing it ends the thread. `None` if the table never changes.
+    wake: Option<watch::Wake>,
 }
 
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.symbol {
-            None => write!(f, "{:#x}", self.address),
-            Some(Symbol { name, offset, size: Some(size), module }) => {
-                write!(f, "{name}+{offset:#x}/{size:#x} [{module}]")
+impl Symbols {
+    /// Begins to load the table and returns at once: loading takes the kernel some 50 ms.
+    #[must_use]
+    pub fn start(source: KallsymsSource) -> Self {
+        match source {
+            KallsymsSource::Running => {
+                Self::watch(watch::Files::default(), watch::open_uevents().inspect_err(watch::warn).ok())
             }
-            Some(Symbol { name, offset, size: None, module }) => write!(f, "{name}+{offset:#x} [{module}]"),
+            KallsymsSource::Saved(saved) => {
+                let table = Table { index: Arc::new(saved.index), status: Status::Ready, ..Table::default() };
+                let shared = Arc::new(Shared::new(Arc::new(table), false));
+                Self { shared, wake: None }
+            }
+        }
+    }
+
+    fn watch(files: watch::Files, uevents: Option<std::os::fd::OwnedFd>) -> Self {
+        let shared = Arc::new(Shared::new(Arc::default(), true));
+        let wake = watch::spawn(Arc::clone(&shared), files, uevents);
+        Self { shared, wake }
+    }
+
+    /// The newest table there is, after waiting at most `wait` for one that is being loaded. It may be empty (see
+    /// [`Table::status`]) or miss a module that was loaded this instant.
+    #[must_use]
+    pub fn table(&self, wait: Duration) -> Arc<Table> {
+        if let Some(wake) = &self.wake {
+            wake.check_modules(&self.shared);
+        }
+        let state = self.shared.lock();
+        let (state, _) = self
+            .shared
+            .loaded
+            .wait_timeout_while(state, wait, |state| state.is_loading)
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&state.table)
+    }
+}
+
+/// What the owner and the thread share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<Loading>,
+    /// Notified when `is_loading` becomes false.
+    loaded: Condvar,
+}
+
+#[derive(Debug)]
+struct Loading {
+    table: Arc<Table>,
+    is_loading: bool,
+    /// There is no socket that tells of modules: ask before every use.
+    must_ask: bool,
+}
+
+impl Shared {
+    fn new(table: Arc<Table>, is_loading: bool) -> Self {
+        let state = Loading { table, is_loading, must_ask: false };
+        Self { state: Mutex::new(state), loaded: Condvar::new() }
+    }
+
+    /// No code panics while it holds the lock, and the table in it is whole at all times.
+    fn lock(&self) -> MutexGuard<'_, Loading> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a load, with a new table or the old one.
+    fn finish(&self, table: Option<Table>) {
+        let mut state = self.lock();
+        if let Some(table) = table {
+            state.table = Arc::new(table);
+        }
+        state.is_loading = false;
+        self.loaded.notify_all();
+    }
+}
+
+/// Whether a table can name addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Status {
+    /// It has not been read yet.
+    #[default]
+    Pending,
+    /// It can.
+    Ready,
+    /// The kernel hides addresses from this process.
+    Hidden,
+    /// It has no symbols, or could not be read; says why.
+    Unavailable(Arc<str>),
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("the kernel's symbols are still being read"),
+            Self::Ready => f.write_str("the kernel's symbols are known"),
+            Self::Hidden => f.write_str(
+                "the kernel hides its addresses, so locations have no names: run with CAP_SYSLOG and set \
+                 kernel.kptr_restrict to 0 or 1, or give a System.map with --kallsyms",
+            ),
+            Self::Unavailable(why) => {
+                write!(f, "locations have no names: {why}; give a System.map with --kallsyms")
+            }
         }
     }
 }
 
-/// Finds functions by address.
-#[derive(Debug)]
-pub struct Symbols;
+/// The functions of the kernel and its modules at one time, and of modules unloaded before.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    index: Arc<Index>,
+    /// The latest unloaded last.
+    ghosts: Vec<Ghost>,
+    status: Status,
+    generation: u64,
+}
 
-/// A symbol table.
-#[derive(Debug)]
-pub struct Table;
-
-impl Symbols {
-    /// Starts reading the table.
-    pub fn start(_: &KallsymsSource) -> Result<Self, String> {
-        Ok(Self)
-    }
-
-    /// The newest table there is, after at most `wait`.
-    #[must_use]
-    pub fn table(&self, _wait: Duration) -> Arc<Table> {
-        Arc::new(Table)
-    }
+/// A module that is no longer loaded, but whose drops may not have been reported yet.
+#[derive(Debug, Clone)]
+struct Ghost {
+    range: ModuleRange,
+    index: Arc<Index>,
 }
 
 impl Table {
-    /// The function at an address.
+    /// Whether this table can name addresses, and if not, why.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Grows with every table that is read: locations of another generation may have other names now.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The symbols of what is loaded, for searching by name.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// What is at `address`. It is looked up as it is: the location of a drop is the address after a call, or, for
+    /// frees that are deferred, a function's own address, and the kernel's `%pS` names both alike.
     #[must_use]
     pub fn locate(&self, address: u64) -> Location {
-        Location { address, symbol: None }
+        let ghosts = self.ghosts.iter().rev();
+        let symbol = self
+            .index
+            .lookup(address)
+            .or_else(|| ghosts.filter_map(|ghost| ghost.index.lookup(address)).next())
+            .map(|symbol| Symbol {
+                name: symbol.name.into(),
+                offset: address - symbol.start,
+                size: symbol.size,
+                module: Arc::clone(symbol.module),
+            });
+        Location { address, symbol }
+    }
+
+    /// The table after this one, when the kernel has `index`. A module that is in this one and gone from that
+    /// stays as a ghost, until other code is loaded where it was.
+    fn next(&self, index: Index) -> Self {
+        let unloaded = self.index.modules().into_iter().filter(ModuleRange::is_loadable);
+        let unloaded = unloaded.filter(|range| !index.starts_in(&range.addresses));
+        let ghosts = self.ghosts.iter().filter(|ghost| !index.starts_in(&ghost.range.addresses)).cloned();
+        let ghosts = ghosts.chain(unloaded.map(|range| {
+            let index = Arc::new(self.index.part(&range.addresses));
+            Ghost { range, index }
+        }));
+        let status = match index.state() {
+            State::Visible => Status::Ready,
+            State::Hidden => Status::Hidden,
+            State::Empty => Status::Unavailable("the kernel's symbol table is empty".into()),
+        };
+        Self {
+            ghosts: latest(ghosts.collect()),
+            index: Arc::new(index),
+            status,
+            generation: self.generation + 1,
+        }
+    }
+
+    /// The table after this one, when the kernel's could not be read: what is known stays known.
+    fn next_unread(&self, why: &str) -> Self {
+        let status = match self.status {
+            Status::Ready => Status::Ready,
+            _ => Status::Unavailable(why.into()),
+        };
+        Self { status, generation: self.generation + 1, ..self.clone() }
+    }
+}
+
+/// The last of `ghosts` that have [`MAX_GHOST_FUNCTIONS`] together, and at least one.
+fn latest(mut ghosts: Vec<Ghost>) -> Vec<Ghost> {
+    let mut functions = 0;
+    let kept = ghosts.iter().rev().take_while(|ghost| {
+        let is_first = functions == 0;
+        functions += ghost.index.len();
+        is_first || functions <= MAX_GHOST_FUNCTIONS
+    });
+    let dropped = ghosts.len() - kept.count();
+    ghosts.drain(..dropped);
+    ghosts
+}
+
+/// An address in the kernel, with the function it is in. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The address itself.
+    pub address: u64,
+    /// The function, if known.
+    pub symbol: Option<Symbol>,
+}
+
+/// A position in a function.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Symbol {
+    /// The function's name, safe to print.
+    pub name: Arc<str>,
+    /// Bytes from the function's start.
+    pub offset: u64,
+    /// The function's size in bytes, if known.
+    pub size: Option<u64>,
+    /// The module's name, [`kallsyms::KERNEL`] for the kernel proper; safe to print.
+    pub module: Arc<str>,
+}
+
+impl Symbol {
+    /// Whether it is in the kernel proper, not in a module.
+    #[must_use]
+    pub fn is_in_kernel(&self) -> bool {
+        &*self.module == kallsyms::KERNEL
+    }
+}
+
+/// `tcp_v4_rcv+0xaa/0x8d0 [kernel]`; `tcp_v4_rcv+0xaa [kernel]` without a size; the address without a symbol.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Symbol { name, offset, size, module }) = &self.symbol else {
+            return write!(f, "{:#018x}", self.address);
+        };
+        match size {
+            Some(size) => write!(f, "{name}+{offset:#x}/{size:#x} [{module}]"),
+            None => write!(f, "{name}+{offset:#x} [{module}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CORE: &str = "ffffffff81000000 T tcp_v4_rcv\nffffffff810008d0 T _etext\n";
+    const GRE: &str = "ffffffffc0200000 t gre_rcv\t[gre]\nffffffffc0200080 t gre_exit\t[gre]\n";
+
+    fn table(text: &str) -> Table {
+        Table::default().next(Index::read(text.as_bytes()).unwrap())
+    }
+
+    fn then(table: &Table, text: &str) -> Table {
+        table.next(Index::read(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_location_reads_as_the_kernel_writes_it() {
+        let table = table(&(CORE.to_owned() + GRE));
+        let show = |address| table.locate(address).to_string();
+        assert_eq!(show(0xffff_ffff_8100_00aa), "tcp_v4_rcv+0xaa/0x8d0 [kernel]");
+        assert_eq!(show(0xffff_ffff_c020_0080), "gre_exit+0x0 [gre]");
+        assert_eq!(show(0xffff_ffff_8100_08d0), "0xffffffff810008d0");
+        assert_eq!(show(0x1234), "0x0000000000001234");
+    }
+
+    #[test]
+    fn an_unloaded_module_is_still_named() {
+        let loaded = table(&(CORE.to_owned() + GRE));
+        let unloaded = then(&loaded, CORE);
+        assert_eq!(unloaded.locate(0xffff_ffff_c020_0010), loaded.locate(0xffff_ffff_c020_0010));
+        assert_eq!(unloaded.locate(0xffff_ffff_c020_1080).symbol, None);
+        assert!(unloaded.generation() > loaded.generation());
+
+        let much_later = then(&then(&unloaded, CORE), CORE);
+        assert_eq!(much_later.locate(0xffff_ffff_c020_0010), loaded.locate(0xffff_ffff_c020_0010));
+    }
+
+    #[test]
+    fn a_module_loaded_elsewhere_is_named_in_both_places() {
+        let elsewhere = GRE.replace("ffffffffc02", "ffffffffc03");
+        let table = then(&table(&(CORE.to_owned() + GRE)), &(CORE.to_owned() + &elsewhere));
+        assert_eq!(table.locate(0xffff_ffff_c020_0010).to_string(), "gre_rcv+0x10/0x80 [gre]");
+        assert_eq!(table.locate(0xffff_ffff_c030_0010).to_string(), "gre_rcv+0x10/0x80 [gre]");
+        assert_eq!(table.ghosts.len(), 1);
+    }
+
+    #[test]
+    fn a_module_loaded_over_a_ghost_replaces_it() {
+        let other = "ffffffffc0200040 t other\t[other]\n";
+        let loaded = table(&(CORE.to_owned() + GRE));
+        let at_once = then(&loaded, &(CORE.to_owned() + other));
+        let later = then(&then(&loaded, CORE), &(CORE.to_owned() + other));
+        for table in [at_once, later] {
+            assert_eq!(table.locate(0xffff_ffff_c020_0010).symbol, None);
+            assert_eq!(table.locate(0xffff_ffff_c020_0050).to_string(), "other+0x10 [other]");
+            assert_eq!(table.ghosts.len(), 0);
+        }
+    }
+
+    #[test]
+    fn only_modules_become_ghosts() {
+        let text = CORE.to_owned()
+            + "ffffffffc0200000 t bpf_prog_0123456789abcdef\t[bpf]\n\
+               ffffffffc0300000 t ftrace_trampoline\t[__builtin__ftrace]\n";
+        let table = then(&table(&text), "ffffffff82000000 T _stext\n");
+        assert_eq!(table.ghosts.len(), 0);
+        assert_eq!(table.locate(0xffff_ffff_8100_00aa).symbol, None);
+    }
+
+    #[test]
+    fn ghosts_are_bounded() {
+        let big = |n: u64| -> String {
+            let start = 0xffff_ffff_c000_0000 + (n << 24);
+            (0..20_000).map(|f| format!("{:x} t f{f}\t[big{n}]\n", start + f * 16)).collect()
+        };
+        let mut table = table(&big(0));
+        for n in 1..4 {
+            table = then(&table, &big(n));
+            assert_eq!(table.ghosts.len(), 1);
+            assert_eq!(&*table.ghosts[0].range.name, format!("big{}", n - 1));
+        }
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_again_stays() {
+        let table = table(CORE).next_unread("no");
+        assert_eq!(table.status(), &Status::Ready);
+        assert!(table.locate(0xffff_ffff_8100_0000).symbol.is_some());
+        let never = Table::default().next_unread("cannot read /proc/kallsyms");
+        assert_eq!(never.status(), &Status::Unavailable("cannot read /proc/kallsyms".into()));
+    }
+
+    #[test]
+    fn a_saved_table_is_there_at_once() {
+        let index = Index::read(CORE.as_bytes()).unwrap();
+        let saved = Saved { index, slide: 0, warnings: Vec::new() };
+        let table = Symbols::start(KallsymsSource::Saved(saved)).table(Duration::ZERO);
+        assert_eq!(table.status(), &Status::Ready);
+        assert_eq!(table.locate(0xffff_ffff_8100_0001).to_string(), "tcp_v4_rcv+0x1/0x8d0 [kernel]");
     }
 }

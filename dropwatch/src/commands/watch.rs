@@ -1,6 +1,6 @@
 //! `dropwatch watch`: counts drops and prints a sorted report every interval.
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
@@ -16,6 +16,7 @@ use crate::{
     config::WatchConfig,
     console::{say, warn},
     failure::{Failure, Refusal},
+    kallsyms::saved::{Running, Saved},
     names::KernelNames,
     preflight::{self, Needs},
     printer::Printer,
@@ -23,7 +24,7 @@ use crate::{
     render::renderer,
     schedule::Schedule,
     signals::Stop,
-    symbols::Symbols,
+    symbols::{KallsymsSource, Symbols},
 };
 
 /// Intervals that may wait for a slow reader before ticks are missed.
@@ -35,10 +36,10 @@ const QUEUE: usize = 16;
 /// A usage error, what cannot be done here, or a failure while running.
 pub fn run(args: &WatchArgs) -> Result<(), Failure> {
     let config = WatchConfig::new(args)?;
-    for warning in preflight::check(Needs { kallsyms: &config.kallsyms, statistics: config.cost })? {
+    for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: config.cost })? {
         warn(&warning);
     }
-    let symbols = Symbols::start(&config.kallsyms).map_err(Refusal::new)?;
+    let symbols = Symbols::start(symbol_source(config.kallsyms.as_deref())?);
     let _statistics = config
         .cost
         .then(|| enable_stats(Stats::RunTime))
@@ -49,6 +50,16 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(watch(&config, symbols))
+}
+
+/// The running kernel's symbols, or those of a file that has been found to fit it.
+fn symbol_source(file: Option<&Path>) -> Result<KallsymsSource, Refusal> {
+    let Some(file) = file else { return Ok(KallsymsSource::Running) };
+    let saved = Saved::load(file, &Running::read()).map_err(|error| Refusal::new(error.to_string()))?;
+    for warning in &saved.warnings {
+        warn(&warning.to_string());
+    }
+    Ok(KallsymsSource::Saved(saved))
 }
 
 async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {
