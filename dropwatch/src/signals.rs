@@ -10,6 +10,7 @@ pub struct Stop {
     terminate: Signal,
     hangup: Signal,
     signalled: bool,
+    again: bool,
 }
 
 impl Stop {
@@ -21,6 +22,7 @@ impl Stop {
             terminate: take(SignalKind::terminate())?,
             hangup: take(SignalKind::hangup())?,
             signalled: false,
+            again: false,
         })
     }
 
@@ -34,11 +36,14 @@ impl Stop {
         self.signalled = true;
     }
 
-    /// Waits for a SIGINT that comes after a signal.
+    /// Waits for a SIGINT that comes after a signal; at once, if it has come before.
     pub async fn again(&mut self) {
         if !self.signalled {
             self.first().await;
         }
-        self.interrupt.recv().await;
+        if !self.again {
+            self.interrupt.recv().await;
+            self.again = true;
+        }
     }
 }
