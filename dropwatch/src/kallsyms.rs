@@ -323,8 +323,7 @@ impl Index {
 
     fn extent_at(&self, position: usize) -> Extent {
         let entry = self.entries[position];
-        let aliases = self.entries[position..].iter();
-        self.extent(entry, aliases.skip_while(|other| other.address == entry.address).next())
+        self.extent(entry, self.entries[position..].iter().find(|other| other.address != entry.address))
     }
 
     /// How far the function at `entry` goes, `next` being the next entry at a higher address.

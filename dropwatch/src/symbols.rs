@@ -42,9 +42,10 @@ impl Symbols {
     #[must_use]
     pub fn start(source: KallsymsSource) -> Self {
         match source {
-            KallsymsSource::Running => {
-                Self::watch(watch::Files::default(), watch::open_uevents().inspect_err(watch::warn).ok())
-            }
+            KallsymsSource::Running => Self::watch(
+                watch::Files::default(),
+                watch::open_uevents().inspect_err(|&error| watch::warn(error)).ok(),
+            ),
             KallsymsSource::Saved(saved) => {
                 let table = Table { index: Arc::new(saved.index), status: Status::Ready, ..Table::default() };
                 let shared = Arc::new(Shared::new(Arc::new(table), false));
@@ -79,13 +80,13 @@ impl Symbols {
 /// What the owner and the thread share.
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<Loading>,
+    state: Mutex<Published>,
     /// Notified when `is_loading` becomes false.
     loaded: Condvar,
 }
 
 #[derive(Debug)]
-struct Loading {
+struct Published {
     table: Arc<Table>,
     is_loading: bool,
     /// There is no socket that tells of modules: ask before every use.
@@ -94,12 +95,12 @@ struct Loading {
 
 impl Shared {
     fn new(table: Arc<Table>, is_loading: bool) -> Self {
-        let state = Loading { table, is_loading, must_ask: false };
+        let state = Published { table, is_loading, must_ask: false };
         Self { state: Mutex::new(state), loaded: Condvar::new() }
     }
 
     /// No code panics while it holds the lock, and the table in it is whole at all times.
-    fn lock(&self) -> MutexGuard<'_, Loading> {
+    fn lock(&self) -> MutexGuard<'_, Published> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,23 +185,23 @@ impl Table {
     /// frees that are deferred, a function's own address, and the kernel's `%pS` names both alike.
     #[must_use]
     pub fn locate(&self, address: u64) -> Location {
-        let ghosts = self.ghosts.iter().rev();
-        let symbol = self
-            .index
-            .lookup(address)
-            .or_else(|| ghosts.filter_map(|ghost| ghost.index.lookup(address)).next())
-            .map(|symbol| Symbol {
-                name: symbol.name.into(),
-                offset: address - symbol.start,
-                size: symbol.size,
-                module: Arc::clone(symbol.module),
-            });
+        let ghost = || self.ghosts.iter().rev().find_map(|ghost| ghost.index.lookup(address));
+        let symbol = self.index.lookup(address).or_else(ghost).map(|symbol| Symbol {
+            name: symbol.name.into(),
+            offset: address - symbol.start,
+            size: symbol.size,
+            module: Arc::clone(symbol.module),
+        });
         Location { address, symbol }
     }
 
     /// The table after this one, when the kernel has `index`. A module that is in this one and gone from that
     /// stays as a ghost, until other code is loaded where it was.
     fn next(&self, index: Index) -> Self {
+        if index.state() != State::Visible && self.status == Status::Ready {
+            // Addresses are hidden since, be it from everyone or because privileges were given up.
+            return self.next_unread("the kernel's symbol table is hidden");
+        }
         let unloaded = self.index.modules().into_iter().filter(ModuleRange::is_loadable);
         let unloaded = unloaded.filter(|range| !index.starts_in(&range.addresses));
         let ghosts = self.ghosts.iter().filter(|ghost| !index.starts_in(&ghost.range.addresses)).cloned();
@@ -360,7 +361,8 @@ mod tests {
     fn ghosts_are_bounded() {
         let big = |n: u64| -> String {
             let start = 0xffff_ffff_c000_0000 + (n << 24);
-            (0..20_000).map(|f| format!("{:x} t f{f}\t[big{n}]\n", start + f * 16)).collect()
+            let line = |f: u64| format!("{:x} t f{f}\t[big{n}]\n", start + f * 16);
+            (0..20_000).map(line).collect::<Vec<_>>().concat()
         };
         let mut table = table(&big(0));
         for n in 1..4 {
@@ -377,6 +379,15 @@ mod tests {
         assert!(table.locate(0xffff_ffff_8100_0000).symbol.is_some());
         let never = Table::default().next_unread("cannot read /proc/kallsyms");
         assert_eq!(never.status(), &Status::Unavailable("cannot read /proc/kallsyms".into()));
+    }
+
+    #[test]
+    fn a_table_that_is_hidden_later_stays() {
+        let hidden = "0000000000000000 T tcp_v4_rcv\n0000000000000000 t gre_rcv\t[gre]\n";
+        assert_eq!(table(hidden).status(), &Status::Hidden);
+        let table = then(&table(&(CORE.to_owned() + GRE)), hidden);
+        assert_eq!(table.status(), &Status::Ready);
+        assert_eq!(table.locate(0xffff_ffff_8100_00aa).to_string(), "tcp_v4_rcv+0xaa/0x8d0 [kernel]");
     }
 
     #[test]

@@ -286,14 +286,16 @@ fn number<const N: usize>(bytes: &[u8], offset: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// Lines of 200 functions of `size` bytes.
+    fn functions(start: u64, size: u64) -> String {
+        let functions = (0..200).map(|n| format!("{:x} t function_{n}\n", start + n * size));
+        functions.chain([format!("{start:x} T _stext\n")]).collect::<Vec<_>>().concat()
+    }
+
     /// A kernel of 200 functions of 32 bytes.
     fn kernel(start: u64, extra: &str) -> Index {
-        let mut text = format!("{start:x} T _stext\n{start:x} T _text\n{extra}");
-        for n in 0..200 {
-            text += &format!("{:x} t function_{n}\n", start + n * 32);
-        }
-        text += &format!("{:x} T _etext\n", start + 200 * 32);
-        Index::read(text.as_bytes()).unwrap()
+        let text = functions(start, 32) + &format!("{start:x} T _text\n{:x} T _etext\n", start + 200 * 32);
+        Index::read((text + extra).as_bytes()).unwrap()
     }
 
     fn fit(file: Index, running: &Running) -> Result<Saved, SavedError> {
@@ -337,10 +339,7 @@ mod tests {
     #[test]
     fn a_file_of_another_kernel_is_refused() {
         let running = Running { symbols: Some(kernel(SLID, "")), stext: None };
-        let mut text = format!("{LINKED:x} T _stext\n");
-        for n in 0..200 {
-            text += &format!("{:x} t function_{n}\n", LINKED + n * 48);
-        }
+        let text = functions(LINKED, 48);
         let moved = Index::read(text.as_bytes()).unwrap();
         assert!(matches!(fit(moved, &running), Err(SavedError::OtherKernel { .. })));
 

@@ -70,7 +70,7 @@ pub(super) fn open_uevents() -> nix::Result<OwnedFd> {
 }
 
 /// Says that modules are not announced.
-pub(super) fn warn(error: &Errno) {
+pub(super) fn warn(error: Errno) {
     log::info!("cannot receive kernel events ({error}): comparing /proc/modules at every report instead");
 }
 
@@ -115,7 +115,7 @@ struct Worker {
     files: Files,
     uevents: Option<OwnedFd>,
     /// The modules as of the last load; only known if they must be compared.
-    modules: Option<String>,
+    modules: Option<Vec<[String; 2]>>,
 }
 
 impl Worker {
@@ -184,7 +184,7 @@ impl Worker {
             Ok(1..) | Err(Errno::ENOBUFS) => Event::Modules,
             Err(Errno::EINTR | Errno::EAGAIN) => Event::Other,
             failed => {
-                warn(&failed.err().unwrap_or(Errno::ENOTCONN));
+                warn(failed.err().unwrap_or(Errno::ENOTCONN));
                 self.uevents = None;
                 self.shared.lock().must_ask = true;
                 Event::Modules
@@ -214,15 +214,13 @@ fn is_of_module(message: &[u8]) -> bool {
 
 /// The names and addresses of `/proc/modules`, without what changes while a module stays. None where there are no
 /// modules.
-fn loaded_modules(files: &Files) -> String {
+fn loaded_modules(files: &Files) -> Vec<[String; 2]> {
     let text = fs::read_to_string(&files.modules).unwrap_or_default();
-    text.lines()
-        .map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let (name, address) = (fields.next().unwrap_or_default(), fields.nth(4).unwrap_or_default());
-            format!("{name} {address}\n")
-        })
-        .collect()
+    let lines = text.lines().map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        [fields.next(), fields.nth(4)].map(|field| field.unwrap_or_default().to_owned())
+    });
+    lines.collect()
 }
 
 #[cfg(test)]
