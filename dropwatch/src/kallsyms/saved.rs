@@ -361,6 +361,21 @@ mod tests {
         assert!(missing.to_string().starts_with("cannot read the symbol file /nonexistent: No such file"));
     }
 
+    /// The running kernel's own table, moved down as if it were a `System.map`.
+    #[test]
+    fn the_running_kernels_map_is_moved_back() {
+        let running = Running::read();
+        let Some(symbols) = &running.symbols else { return eprintln!("skipped: /proc/kallsyms is hidden") };
+        let slide = 0x1e00_0000_u64;
+        let map = symbols.clone().without_modules().0.shifted(slide.wrapping_neg());
+        let saved = fit(map, &running).unwrap();
+        assert_eq!((saved.slide, saved.warnings), (slide, vec![]));
+        for symbol in symbols.samples(500) {
+            let found = saved.index.lookup(symbol.start).unwrap();
+            assert_eq!(Some(found.name), symbols.lookup(symbol.start).map(|symbol| symbol.name));
+        }
+    }
+
     fn note(name: &[u8], kind: u32, contents: &[u8]) -> Vec<u8> {
         let mut note = Vec::new();
         for number in [name.len(), contents.len()] {

@@ -76,6 +76,14 @@ fn the_last_function_of_a_module_has_no_size() {
 }
 
 #[test]
+fn a_function_does_not_reach_into_another_module() {
+    let table = index("ffffffffc0200000 t a\t[one]\nffffffffc0202000 t b\t[two]\nffffffffc0202800 T c\n");
+    assert_eq!(name(&table, 0xffff_ffff_c020_0fff).unwrap(), "a+0xfff [one]");
+    assert_eq!(name(&table, 0xffff_ffff_c020_1000), None);
+    assert_eq!(name(&table, 0xffff_ffff_c020_27ff).unwrap(), "b+0x7ff [two]");
+}
+
+#[test]
 fn a_bpf_program_has_no_size() {
     let table = index(TABLE);
     assert_eq!(name(&table, 0xffff_ffff_c040_0030).unwrap(), "bpf_prog_6deef7357e7b4530_sd+0x30 [bpf]");

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 
-use super::{PathBuf, Shared, Status};
+use super::{Shared, Status};
 use crate::kallsyms::Index;
 
 /// A burst of announcements is over when none comes for this many milliseconds. The kernel announces a module that is leaving
