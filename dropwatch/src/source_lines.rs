@@ -45,8 +45,9 @@ impl fmt::Debug for SourceLines {
 }
 
 impl SourceLines {
-    /// Looks for the `vmlinux` of kernel `release` (as `uname -r` has it) where distributions put it. `stext` is the
-    /// address of `_stext` in the running kernel. `None` if there is no such file, or none of this very kernel.
+    /// Looks for the `vmlinux` of kernel `release` (as `uname -r` has it) where distributions put it. `stext`
+    /// is the address of `_stext` in the running kernel. `None` if there is no such file, or none of this
+    /// very kernel.
     #[must_use]
     pub fn open(release: &str, stext: u64) -> Option<Self> {
         let notes = std::fs::read("/sys/kernel/notes").ok();
@@ -71,13 +72,14 @@ impl SourceLines {
         let inspector = Inspector::new();
         let found = inspector.lookup(&symbols.into(), &["_stext"]).ok()?;
         let slide = stext.wrapping_sub(found.first()?.first()?.addr);
-        // Of functions inlined into one another, the line wanted is the innermost: what the address itself is of.
+        // Of functions inlined into one another, the line wanted is the innermost: what the address itself is
+        // of.
         let symbolizer = Symbolizer::builder().enable_inlined_fns(false).build();
         Some(Self { symbolizer, source: Source::Elf(Elf::new(path)), slide })
     }
 
-    /// The line of source of a location in the kernel proper. A location with an offset is the address after a
-    /// call, so the line is that of the byte before it.
+    /// The line of source of a location in the kernel proper. A location with an offset is the address after
+    /// a call, so the line is that of the byte before it.
     #[must_use]
     pub fn line(&mut self, location: &Location) -> Option<SourceLine> {
         let symbol = location.symbol.as_ref().filter(|symbol| symbol.is_in_kernel())?;
@@ -127,8 +129,8 @@ void other(void)
     fn compile(directory: &Path) -> Option<(PathBuf, std::sync::Arc<Table>)> {
         let (source, vmlinux) = (directory.join("kernel.c"), directory.join("vmlinux"));
         std::fs::write(&source, SOURCE).unwrap();
-        let options = "-g -O0 -static -no-pie -fno-pic -mcmodel=kernel -nostdlib -Wl,--build-id=0x0123456789abcdef \
-                       -Wl,-Ttext=0xffffffff81000000 -Wl,-e,_stext";
+        let options = "-g -O0 -static -no-pie -fno-pic -mcmodel=kernel -nostdlib \
+                       -Wl,--build-id=0x0123456789abcdef -Wl,-Ttext=0xffffffff81000000 -Wl,-e,_stext";
         let mut gcc = Command::new("gcc");
         gcc.args(options.split_ascii_whitespace()).arg("-o").args([&vmlinux, &source]);
         if !gcc.status().is_ok_and(|status| status.success()) {
@@ -164,7 +166,8 @@ void other(void)
         assert_eq!(first.to_string(), format!("{}:4", directory.path().join("kernel.c").display()));
         assert_eq!(line(&table.locate(0x1234)), None);
 
-        // A location without an offset is taken as it is: that finds the first byte of line 7, after the call.
+        // A location without an offset is taken as it is: that finds the first byte of line 7, after the
+        // call.
         let mut number_at = |address| {
             let mut location = table.locate(address);
             location.symbol.as_mut()?.offset = 0;

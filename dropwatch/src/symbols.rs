@@ -1,7 +1,7 @@
 //! Addresses by name, for the kernel that is running, while modules come and go.
 //!
-//! [`Symbols`] owns the newest [`Table`] and keeps it so in the background; a report asks for a table and waits for
-//! one only as long as it can afford. [`Table::locate`] turns an address into a [`Location`].
+//! [`Symbols`] owns the newest [`Table`] and keeps it so in the background; a report asks for a table and
+//! waits for one only as long as it can afford. [`Table::locate`] turns an address into a [`Location`].
 
 mod watch;
 
@@ -27,8 +27,8 @@ pub enum KallsymsSource {
 
 /// The symbol table of the running kernel, kept up to date by a thread of its own.
 ///
-/// The thread sleeps until the kernel announces that a module came or went. It ends when this is dropped, and does
-/// not keep the process alive.
+/// The thread sleeps until the kernel announces that a module came or went. It ends when this is dropped, and
+/// does not keep the process alive.
 #[derive(Debug)]
 pub struct Symbols {
     shared: Arc<Shared>,
@@ -59,8 +59,8 @@ impl Symbols {
         Self { shared, wake }
     }
 
-    /// The newest table there is, after waiting at most `wait` for one that is being loaded. It may be empty (see
-    /// [`Table::status`]) or miss a module that was loaded this instant.
+    /// The newest table there is, after waiting at most `wait` for one that is being loaded. It may be empty
+    /// (see [`Table::status`]) or miss a module that was loaded this instant.
     #[must_use]
     pub fn table(&self, wait: Duration) -> Arc<Table> {
         if let Some(wake) = &self.wake {
@@ -180,8 +180,8 @@ impl Table {
         &self.index
     }
 
-    /// What is at `address`. It is looked up as it is: the location of a drop is the address after a call, or, for
-    /// frees that are deferred, a function's own address, and the kernel's `%pS` names both alike.
+    /// What is at `address`. It is looked up as it is: the location of a drop is the address after a call,
+    /// or, for frees that are deferred, a function's own address, and the kernel's `%pS` names both alike.
     #[must_use]
     pub fn locate(&self, address: u64) -> Location {
         let ghost = || self.ghosts.iter().rev().find_map(|ghost| ghost.index.lookup(address));

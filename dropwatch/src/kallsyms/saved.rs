@@ -1,9 +1,9 @@
 //! A symbol table from a file, fitted to the running kernel.
 //!
-//! A `System.map` has the addresses the kernel was linked at, a saved `/proc/kallsyms` those of the boot it was
-//! saved in; the running kernel was moved elsewhere when it booted (KASLR). The difference, the slide, is where
-//! `_stext` is now minus where the file has it. Without it every name would be wrong, so a file whose slide cannot
-//! be known, or that is of another kernel, is refused.
+//! A `System.map` has the addresses the kernel was linked at, a saved `/proc/kallsyms` those of the boot it
+//! was saved in; the running kernel was moved elsewhere when it booted (KASLR). The difference, the slide, is
+//! where `_stext` is now minus where the file has it. Without it every name would be wrong, so a file whose
+//! slide cannot be known, or that is of another kernel, is refused.
 
 use std::fmt;
 use std::fs::File;
@@ -56,8 +56,8 @@ impl fmt::Display for SavedWarning {
                  loaded elsewhere at every boot"
             ),
             Self::Unverified => f.write_str(
-                "cannot verify that the symbol file is of the running kernel: /proc/kallsyms is hidden; names are \
-                 wrong if it is not",
+                "cannot verify that the symbol file is of the running kernel: /proc/kallsyms is hidden; \
+                 names are wrong if it is not",
             ),
         }
     }
@@ -76,7 +76,8 @@ pub enum SavedError {
     },
     /// It has no function.
     #[error(
-        "{} is not a symbol table: no line is `ADDRESS TYPE NAME`; give a System.map or a copy of /proc/kallsyms",
+        "{} is not a symbol table: no line is `ADDRESS TYPE NAME`; give a System.map or a copy of \
+         /proc/kallsyms",
         path.display()
     )]
     NotATable {
@@ -104,8 +105,8 @@ pub enum SavedError {
     },
     /// Neither `/proc/kallsyms` nor `/proc/kcore` tells where the running kernel is.
     #[error(
-        "cannot place {} in memory: /proc/kallsyms hides addresses and /proc/kcore does not tell where the kernel \
-         was loaded; run as root with kernel.kptr_restrict at 0 or 1, or boot with nokaslr",
+        "cannot place {} in memory: /proc/kallsyms hides addresses and /proc/kcore does not tell where the \
+         kernel was loaded; run as root with kernel.kptr_restrict at 0 or 1, or boot with nokaslr",
         path.display()
     )]
     UnknownSlide {
@@ -198,8 +199,8 @@ impl Saved {
     }
 }
 
-/// Compares functions spread over the kernel; the error says what differs. Names that occur more than once say
-/// nothing. A few may be missing (the kernel's own table leaves some out), none may be elsewhere.
+/// Compares functions spread over the kernel; the error says what differs. Names that occur more than once
+/// say nothing. A few may be missing (the kernel's own table leaves some out), none may be elsewhere.
 fn verify(file: &Index, running: &Index, slide: u64) -> Result<(), String> {
     let (mut asked, mut found) = (0, 0);
     for symbol in file.samples(SAMPLES) {

@@ -1,7 +1,7 @@
 //! The thread that reads the table, and reads it again when modules change.
 //!
-//! The kernel announces modules on a netlink socket. Where that cannot be opened, the owner asks before each use
-//! instead, and the thread compares `/proc/modules`.
+//! The kernel announces modules on a netlink socket. Where that cannot be opened, the owner asks before each
+//! use instead, and the thread compares `/proc/modules`.
 
 use std::fs::{self, File};
 use std::io::{BufReader, PipeReader, PipeWriter, Read as _, Write as _};
@@ -20,8 +20,8 @@ use nix::sys::socket::{
 use super::{Shared, Status};
 use crate::kallsyms::Index;
 
-/// A burst of announcements is over when none comes for this many milliseconds. The kernel announces a module that is leaving
-/// before it takes it off its list, and one that is coming before it frees its init section.
+/// A burst of announcements is over when none comes for this many milliseconds. The kernel announces a module
+/// that is leaving before it takes it off its list, and one that is coming before it frees its init section.
 const QUIET: u8 = 50;
 
 /// A burst is cut off after this long.
@@ -213,8 +213,8 @@ fn is_of_module(message: &[u8]) -> bool {
     [b"add@/module/".as_slice(), b"remove@/module/"].iter().any(|prefix| message.starts_with(prefix))
 }
 
-/// The names and addresses of `/proc/modules`, without what changes while a module stays. None where there are no
-/// modules.
+/// The names and addresses of `/proc/modules`, without what changes while a module stays. None where there
+/// are no modules.
 fn loaded_modules(files: &Files) -> Vec<[String; 2]> {
     let text = fs::read_to_string(&files.modules).unwrap_or_default();
     let lines = text.lines().map(|line| {
