@@ -28,5 +28,6 @@ pub mod report;
 pub mod schedule;
 pub mod signals;
 pub mod snapshot;
+pub mod source_lines;
 pub mod symbols;
 pub mod sys;

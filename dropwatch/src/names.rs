@@ -6,6 +6,7 @@ use crate::{
     console::warn,
     reasons::{Loaded, Reason, Reasons, Source},
     report::Names,
+    source_lines::{LineService, SourceLine},
     symbols::{Location, Status, Symbols, Table},
 };
 
@@ -21,6 +22,14 @@ pub struct KernelNames {
     /// None on kernels that give no reasons.
     reasons: Option<Reasons>,
     loading: Option<JoinHandle<Reasons>>,
+    lines: Lines,
+}
+
+/// Lines of source, once a symbol table says where the kernel is.
+#[derive(Debug)]
+enum Lines {
+    NotAsked,
+    Asked(Option<LineService>),
 }
 
 impl KernelNames {
@@ -28,7 +37,13 @@ impl KernelNames {
     #[must_use]
     pub fn new(symbols: Symbols, has_reason: bool) -> Self {
         let load = || thread::Builder::new().name("reasons".into()).spawn(load_reasons).ok();
-        Self { symbols, told: false, reasons: None, loading: has_reason.then(load).flatten() }
+        Self {
+            symbols,
+            told: false,
+            reasons: None,
+            loading: has_reason.then(load).flatten(),
+            lines: Lines::NotAsked,
+        }
     }
 
     /// The names for one report.
@@ -42,7 +57,11 @@ impl KernelNames {
             self.told = true;
             warn(&table.status().to_string());
         }
-        ReportNames { table, reasons: self.reasons.as_mut() }
+        if let (Lines::NotAsked, Some(stext)) = (&self.lines, table.index().unique("_stext")) {
+            self.lines = Lines::Asked(LineService::start(stext));
+        }
+        let lines = if let Lines::Asked(lines) = &mut self.lines { lines.as_mut() } else { None };
+        ReportNames { table, reasons: self.reasons.as_mut(), lines }
     }
 }
 
@@ -65,11 +84,16 @@ fn load_reasons() -> Reasons {
 pub struct ReportNames<'a> {
     table: Arc<Table>,
     reasons: Option<&'a mut Reasons>,
+    lines: Option<&'a mut LineService>,
 }
 
 impl Names for ReportNames<'_> {
     fn location(&mut self, address: u64) -> Location {
         self.table.locate(address)
+    }
+
+    fn source(&mut self, location: &Location) -> Option<SourceLine> {
+        self.lines.as_mut()?.line(location)
     }
 
     fn reason(&mut self, code: u32) -> Option<Reason> {

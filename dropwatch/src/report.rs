@@ -9,6 +9,7 @@ use crate::{
     aggregate::{Count, Interval, Key, group},
     reasons::Reason,
     snapshot::Ledger,
+    source_lines::SourceLine,
     symbols::Location,
 };
 
@@ -48,7 +49,12 @@ pub struct Row {
 #[derive(Clone, Debug)]
 pub enum Value {
     /// An address, with the function it lies in if that is known.
-    Location(Location),
+    Location {
+        /// The address.
+        location: Location,
+        /// The line of the kernel's source, where its debug information is installed.
+        source: Option<SourceLine>,
+    },
     /// The kernel's reason; none on kernels that give none.
     Reason(Option<Reason>),
 }
@@ -58,7 +64,7 @@ impl Value {
     #[must_use]
     pub fn words(&self) -> String {
         match self {
-            Self::Location(location) => location.to_string(),
+            Self::Location { location, .. } => location.to_string(),
             Self::Reason(Some(reason)) => reason.to_string(),
             Self::Reason(None) => "-".to_owned(),
         }
@@ -87,6 +93,8 @@ pub struct Limits {
 pub trait Names {
     /// The function at an address.
     fn location(&mut self, address: u64) -> Location;
+    /// The line of source at a location.
+    fn source(&mut self, location: &Location) -> Option<SourceLine>;
     /// The reason with a number; none on kernels that give none.
     fn reason(&mut self, code: u32) -> Option<Reason>;
 }
@@ -126,7 +134,10 @@ impl Row {
         let values = by
             .iter()
             .map(|key| match key {
-                Key::Location => Value::Location(names.location(count.key.location)),
+                Key::Location => {
+                    let location = names.location(count.key.location);
+                    Value::Location { source: names.source(&location), location }
+                }
                 Key::Reason => Value::Reason(names.reason(count.key.reason)),
             })
             .collect();
@@ -164,6 +175,10 @@ mod tests {
     impl Names for Plain {
         fn location(&mut self, address: u64) -> Location {
             Location { address, symbol: None }
+        }
+
+        fn source(&mut self, _location: &Location) -> Option<SourceLine> {
+            None
         }
 
         fn reason(&mut self, code: u32) -> Option<Reason> {

@@ -1,7 +1,11 @@
 //! Files and lines of the kernel's source, where a `vmlinux` with debug information is installed.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use blazesym::helper::read_elf_build_id;
 use blazesym::inspect::{self, Inspector};
@@ -104,6 +108,52 @@ fn candidates(release: &str) -> [PathBuf; 6] {
     .map(PathBuf::from)
 }
 
+/// Finds lines in a thread of its own: reading debug information takes seconds, which no report waits for.
+#[derive(Debug)]
+pub struct LineService {
+    questions: Sender<Location>,
+    answers: Arc<Mutex<HashMap<u64, SourceLine>>>,
+    asked: HashSet<u64>,
+}
+
+impl LineService {
+    /// Starts the thread if debug information of the running kernel is installed, which has `_stext` at `stext`.
+    #[must_use]
+    pub fn start(stext: u64) -> Option<Self> {
+        let release = nix::sys::utsname::uname().ok()?.release().to_str()?.to_owned();
+        if !candidates(&release).iter().any(|path| path.exists()) {
+            return None;
+        }
+        let (questions, asked) = mpsc::channel::<Location>();
+        let answers = Arc::new(Mutex::new(HashMap::new()));
+        let found = Arc::clone(&answers);
+        let work = move || {
+            let Some(mut lines) = SourceLines::open(&release, stext) else { return };
+            for location in asked {
+                if let Some(line) = lines.line(&location) {
+                    lock(&found).insert(location.address, line);
+                }
+            }
+        };
+        thread::Builder::new().name("source lines".into()).spawn(work).ok()?;
+        Some(Self { questions, answers, asked: HashSet::new() })
+    }
+
+    /// The line, if it has been found by now. If not, a later call may know it.
+    pub fn line(&mut self, location: &Location) -> Option<SourceLine> {
+        if self.asked.insert(location.address) {
+            // A thread that is gone has nothing to say.
+            let _ = self.questions.send(location.clone());
+        }
+        lock(&self.answers).get(&location.address).cloned()
+    }
+}
+
+/// No code panics while it holds the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -126,7 +176,7 @@ void other(void)
     const SLIDE: u64 = 0x1e00_0000;
 
     /// A kernel of two functions with debug information, and its symbols where the running one has them.
-    fn compile(directory: &Path) -> Option<(PathBuf, std::sync::Arc<Table>)> {
+    fn compile(directory: &Path) -> Option<(PathBuf, Arc<Table>)> {
         let (source, vmlinux) = (directory.join("kernel.c"), directory.join("vmlinux"));
         std::fs::write(&source, SOURCE).unwrap();
         let options = "-g -O0 -static -no-pie -fno-pic -mcmodel=kernel -nostdlib \

@@ -13,7 +13,7 @@ impl Render for Classic {
     fn report(&mut self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         for row in &report.rows {
             for value in &row.values {
-                let Value::Location(location) = value else { continue };
+                let Value::Location { location, .. } = value else { continue };
                 let address = location.address;
                 match &location.symbol {
                     Some(symbol) => writeln!(

@@ -57,7 +57,7 @@ fn row(report: &Report, row: &Row) -> JsonValue {
     object.insert("total".into(), row.total.into());
     for (key, value) in report.by.iter().zip(&row.values) {
         let value = match value {
-            Value::Location(value) => location(value),
+            Value::Location { location: value, .. } => location(value),
             Value::Reason(value) => value.as_ref().map_or(JsonValue::Null, reason),
         };
         object.insert(key.word().into(), value);

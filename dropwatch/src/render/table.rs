@@ -8,7 +8,10 @@ use comfy_table::{
 };
 
 use super::{Render, Style};
-use crate::{aggregate::Key, report::Report};
+use crate::{
+    aggregate::Key,
+    report::{Report, Value},
+};
 
 /// The width a location keeps on the narrowest terminal.
 const NARROWEST: u16 = 16;
@@ -76,7 +79,7 @@ fn table(report: &Report, width: Option<u16>) -> comfy_table::Table {
     let header = ["COUNT", "RATE", "SHARE"].into_iter().map(str::to_owned).chain(keys);
     table.add_row(line(header));
     for row in &report.rows {
-        let names = columns.iter().map(|&column| row.values[column].words());
+        let names = columns.iter().map(|&column| cell(&row.values[column]));
         table.add_row(line(figures(report, row.count).into_iter().chain(names)));
     }
     for (drops, words) in summary(report) {
@@ -98,6 +101,14 @@ fn table(report: &Report, width: Option<u16>) -> comfy_table::Table {
         });
     }
     table
+}
+
+/// A value in words; of a location also the line of source, which only people want.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Location { location, source: Some(source) } => format!("{location} ({source})"),
+        value => value.words(),
+    }
 }
 
 /// The lines below the rows: what was cut, and the total.

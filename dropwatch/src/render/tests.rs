@@ -8,6 +8,7 @@ use crate::{
     reasons::Reason,
     report::{Cut, Report, Row, Value},
     snapshot::Ledger,
+    source_lines::SourceLine,
     symbols::{Location, Symbol},
 };
 
@@ -16,7 +17,8 @@ const FORMATS: [(&str, Format); 4] =
 
 fn at(name: &str, offset: u64, size: Option<u64>, module: &str) -> Value {
     let symbol = Symbol { name: name.into(), offset, size, module: module.into() };
-    Value::Location(Location { address: 0xffff_ffff_814a_104a, symbol: Some(symbol) })
+    let location = Location { address: 0xffff_ffff_814a_104a, symbol: Some(symbol) };
+    Value::Location { location, source: None }
 }
 
 fn core(code: u32, name: Option<&str>) -> Value {
@@ -29,7 +31,8 @@ fn row(count: u64, values: [Value; 2]) -> Row {
 
 /// Rows as they come from a kernel with reasons: a module's, one without a size, one without any name.
 fn report() -> Report {
-    let nowhere = Value::Location(Location { address: 0xffff_ffff_c099_411a, symbol: None });
+    let location = Location { address: 0xffff_ffff_c099_411a, symbol: None };
+    let nowhere = Value::Location { location, source: None };
     let foreign =
         Reason { code: 0x2_0005, subsystem: Some("openvswitch".into()), name: Some("OVS_DROP_METER".into()) };
     let rows = vec![
@@ -149,4 +152,13 @@ fn a_narrow_table() {
 fn a_table_in_colour() {
     let style = Style { colour: true, ..Style::default() };
     insta::assert_snapshot!("colour_table", rendered(&report(), Format::Table, style));
+}
+
+#[test]
+fn a_table_with_lines_of_source() {
+    let mut report = report();
+    if let Value::Location { source, .. } = &mut report.rows[0].values[0] {
+        *source = Some(SourceLine { file: "net/ipv4/tcp_ipv4.c".into(), line: 2210 });
+    }
+    snapshots("source_lines", &report, Style::default());
 }

@@ -29,7 +29,7 @@ impl Render for Text {
             write!(out, "{time} {} packets dropped", row.count)?;
             for (key, value) in report.by.iter().zip(&row.values) {
                 match value {
-                    Value::Location(location) => write!(out, " at {location}")?,
+                    Value::Location { location, .. } => write!(out, " at {location}")?,
                     Value::Reason(_) => write!(out, " {} {}", key.word(), escaped(&value.words()))?,
                 }
             }
