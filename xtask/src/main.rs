@@ -4,6 +4,9 @@ mod command;
 mod ebpf;
 mod install;
 mod run;
+mod tally;
+mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -23,12 +26,18 @@ enum Task {
     Ebpf(ebpf::Options),
     /// Run dropwatch with a BPF object built from the sources as they are now
     Run(run::Options),
+    /// Check everything: formatting, lints, dependencies, the BPF object, all tests
+    Test(test::Options),
+    /// Boot other kernels and run the live tests, or something else, in them
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Ebpf(options) => ebpf::main(&options),
         Task::Run(options) => run::main(&options),
+        Task::Test(options) => test::main(&options),
+        Task::Vm(options) => vm::main(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -89,6 +89,16 @@ pub fn pick(recorded: &str) -> Result<(Compiler, Linker)> {
     }
 }
 
+/// Whether some compiler here can build for BPF.
+pub fn has_compiler() -> bool {
+    system_compiler().is_some() || !rustup_compilers().is_empty()
+}
+
+/// Whether bpf-linker is here and finds its libraries.
+pub fn has_linker() -> bool {
+    linker().is_ok()
+}
+
 /// The nightlies that rustup has together with the library's sources, newest name first.
 fn rustup_compilers() -> Vec<Compiler> {
     let Ok(list) = command::output(Command::new("rustup").args(["toolchain", "list"])) else {

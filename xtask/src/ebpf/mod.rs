@@ -18,6 +18,8 @@ use crate::workspace;
 use build::{Wanted, build};
 use record::Record;
 
+pub use compiler::{has_compiler, has_linker};
+
 #[derive(Args)]
 pub struct Options {
     /// Write nothing: fail if the committed object was not built from the sources as they are
@@ -105,7 +107,7 @@ fn commit() -> Result<()> {
 }
 
 /// Compares the committed object with its record, the record with the sources, and a fresh build with all.
-fn check() -> Result<()> {
+pub fn check() -> Result<()> {
     let record = read_record()?;
     let path = object_path();
     let shown = workspace::shown(&path);

@@ -1,0 +1,223 @@
+//! `cargo xtask test`: everything that must hold before a change goes in, by one command.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write, stdout},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{
+    command, ebpf,
+    install::{self, Need},
+    tally::Tally,
+    vm, workspace,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Install what is missing: distribution packages, cargo's tools, rustup's components
+    #[arg(long)]
+    install: bool,
+    /// Leave out the tests that drop packets on this machine, which need root
+    #[arg(long)]
+    no_live: bool,
+    /// Leave out the tests in other kernels, which boot in virtual machines
+    #[arg(long)]
+    no_vm: bool,
+}
+
+impl Options {
+    fn needs(&self) -> impl Iterator<Item = &'static Need> {
+        let live: &[Need] = if self.no_live { &[] } else { &install::LIVE };
+        let guests: &[Need] = if self.no_vm { &[] } else { &install::GUESTS };
+        install::CHECKS.iter().chain(live).chain(guests)
+    }
+}
+
+pub fn main(options: &Options) -> Result<()> {
+    let live = will_run_live(options)?;
+    let missing = install::missing(options.needs());
+    if !missing.is_empty() {
+        ensure!(options.install, install::explain(&missing));
+        install::install(&missing)?;
+    }
+    let mut checks = Checks { started: Instant::now(), tally: Tally::default(), failed: Vec::new() };
+    run_all(&mut checks, live, !options.no_vm);
+    checks.finish(live)
+}
+
+/// Whether the tests that drop packets run; where that is not for us to choose, why they cannot.
+fn will_run_live(options: &Options) -> Result<bool> {
+    let live = !options.no_live && command::is_root();
+    let unattended = env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
+    ensure!(
+        live || !unattended,
+        "the tests that drop packets are not optional with CI set: run as root, without --no-live"
+    );
+    Ok(live)
+}
+
+fn run_all(checks: &mut Checks, live: bool, guests: bool) {
+    let ebpf_manifest = ["--manifest-path", "dropwatch-ebpf/Cargo.toml"];
+    checks.command("formatting", cargo(&["fmt", "--all", "--check"]));
+    checks.command("formatting of the BPF program", cargo(&["fmt", "--check"]).args(ebpf_manifest));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    checks.command("lints", &mut cargo(&clippy));
+    let deny = ["--config", "deny.toml", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
+    checks.command("dependencies", cargo(&["deny"]).args(deny));
+    checks.command("dependencies of the BPF program", cargo(&["deny"]).args(ebpf_manifest).args(deny));
+    checks.step("the committed BPF object", |_| ebpf::check());
+    checks.command("release build", &mut cargo(&["build", "--release", "--locked"]));
+    checks.step("the BPF object as of now", |_| ebpf::build_fresh(false));
+    checks.step("tests", |tally| tests(tally, live));
+    if guests {
+        checks.step("tests in other kernels", vm::all);
+    }
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = command::cargo();
+    cargo.args(args).current_dir(workspace::root()).stdin(Stdio::null());
+    cargo
+}
+
+/// The tests of the workspace, with the BPF object of the sources as they are in it.
+fn tests(tally: &mut Tally, live: bool) -> Result<()> {
+    let mut test = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    let fresh = workspace::fresh_object(false);
+    if fresh.exists() {
+        test.env("DROPWATCH_BPF_OBJECT", fresh);
+    }
+    // Either way the tests are told: one that finds out by itself might find a reason to skip itself.
+    if live {
+        test.env("DROPWATCH_REQUIRE_LIVE", "1").env_remove("DROPWATCH_NO_LIVE");
+    } else {
+        test.env("DROPWATCH_NO_LIVE", "1").env_remove("DROPWATCH_REQUIRE_LIVE");
+    }
+    counted(&mut test, tally)
+}
+
+/// Runs a command that runs test programs: passes on what it prints, and counts their results.
+fn counted(test: &mut Command, tally: &mut Tally) -> Result<()> {
+    let mut child = test.stdout(Stdio::piped()).spawn().with_context(|| command::line(test))?;
+    for line in BufReader::new(child.stdout.take().context("no standard output")?).split(b'\n') {
+        let line = line.context("cannot read what the tests print")?;
+        // A terminal that went away is no reason to leave the tests half done.
+        let _ = stdout().write_all(&line).and_then(|()| stdout().write_all(b"\n"));
+        if let Some(result) = Tally::of_line(&String::from_utf8_lossy(&line)) {
+            *tally += result;
+        }
+    }
+    let status = child.wait().with_context(|| command::line(test))?;
+    if !status.success() && tally.failed == 0 {
+        bail!(
+            "`{}` failed: {status}, and no test said why: one died, or did not compile",
+            command::line(test)
+        );
+    }
+    ensure!(!status.success() || tally.passed > 0, "no test ran");
+    Ok(())
+}
+
+/// The steps so far.
+struct Checks {
+    started: Instant,
+    tally: Tally,
+    /// The names of the steps that failed.
+    failed: Vec<String>,
+}
+
+impl Checks {
+    /// A step that is one command.
+    fn command(&mut self, name: &str, mut command: impl std::borrow::BorrowMut<Command>) {
+        self.step(name, |_| command::run(command.borrow_mut()));
+    }
+
+    /// Runs a step. One that counts tests is as many as it counted, any other is one.
+    fn step(&mut self, name: &str, step: impl FnOnce(&mut Tally) -> Result<()>) {
+        let started = Instant::now();
+        println!("==> {name} (at {} s)", self.started.elapsed().as_secs());
+        let mut tally = Tally::default();
+        let result = step(&mut tally);
+        match &result {
+            Ok(()) if tally == Tally::default() => tally.passed = 1,
+            Ok(()) => {}
+            Err(error) => {
+                tally.failed += 1;
+                println!("error: {error:#}");
+            }
+        }
+        let word = if tally.failed == 0 { "ok" } else { "FAILED" };
+        println!("    {name}: {word} ({tally}; {:.1} s)\n", started.elapsed().as_secs_f32());
+        if tally.failed > 0 {
+            self.failed.push(name.to_string());
+        }
+        self.tally += tally;
+    }
+
+    /// The last words; the very last line is the sum.
+    fn finish(mut self, live: bool) -> Result<()> {
+        if !live {
+            self.tally.skipped += 1;
+            println!("WARNING: the tests that drop packets were SKIPPED: they need root and no --no-live.");
+            println!("WARNING: nothing here shows that dropwatch counts a single drop.\n");
+        }
+        if !self.failed.is_empty() {
+            println!("failed: {}", self.failed.join(", "));
+        }
+        println!("{}", self.tally);
+        // Not an error with a message: the last line is to be the sum.
+        if self.tally.failed > 0 { std::process::exit(1) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        shell
+    }
+
+    /// Two programs' results add up; a failed test is a failure even though the count is an answer.
+    #[test]
+    fn results_of_all_programs_are_added() {
+        let mut tally = Tally::default();
+        let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; \
+                      echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 101";
+        counted(&mut shell(script), &mut tally).unwrap();
+        assert_eq!(tally, Tally { passed: 3, failed: 1, skipped: 0 });
+    }
+
+    /// A test program that is killed prints no result: its failure must not vanish.
+    #[test]
+    fn a_program_that_dies_is_a_failure() {
+        let mut tally = Tally::default();
+        let died = counted(
+            &mut shell("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; exit 101"),
+            &mut tally,
+        );
+        assert!(died.unwrap_err().to_string().contains("no test said why"));
+        assert!(counted(&mut shell("true"), &mut Tally::default()).is_err());
+    }
+
+    /// A step fails by its error or by its count, and any other step counts as one.
+    #[test]
+    fn steps_are_counted() {
+        let mut checks = Checks { started: Instant::now(), tally: Tally::default(), failed: Vec::new() };
+        checks.step("fine", |_| Ok(()));
+        checks.step("broken", |_| bail!("as expected"));
+        checks.step("half", |tally| {
+            *tally += Tally { passed: 5, failed: 1, skipped: 0 };
+            Ok(())
+        });
+        assert_eq!(checks.tally, Tally { passed: 6, failed: 2, skipped: 0 });
+        assert_eq!(checks.failed, ["broken", "half"]);
+    }
+}
