@@ -70,6 +70,7 @@ fn run_all(checks: &mut Checks, live: bool, guests: bool) {
     let deny = ["--config", "deny.toml", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
     checks.command("dependencies", cargo(&["deny"]).args(deny));
     checks.command("dependencies of the BPF program", cargo(&["deny"]).args(ebpf_manifest).args(deny));
+    advisories(checks);
     checks.step("the committed BPF object", |_| ebpf::check());
     checks.command("release build", &mut cargo(&["build", "--release", "--locked"]));
     checks.step("the BPF object as of now", |_| ebpf::build_fresh(false));
@@ -77,6 +78,19 @@ fn run_all(checks: &mut Checks, live: bool, guests: bool) {
     if guests {
         checks.step("tests in other kernels", vm::all);
     }
+}
+
+/// Known vulnerabilities, if the list of them can be had: a network that does not reach it is no failure.
+fn advisories(checks: &mut Checks) {
+    let mut fetch = Command::new("timeout");
+    fetch.arg("120").arg(cargo(&[]).get_program()).args(["deny", "--config", "deny.toml", "fetch", "db"]);
+    if command::output(fetch.current_dir(workspace::root())).is_err() {
+        println!("==> advisories: NOT CHECKED, the database of advisories cannot be fetched from here\n");
+        return;
+    }
+    let deny =
+        ["deny", "--offline", "--config", "deny.toml", "check", "--hide-inclusion-graph", "advisories"];
+    checks.command("advisories", cargo(&deny));
 }
 
 fn cargo(args: &[&str]) -> Command {
@@ -98,16 +112,16 @@ fn tests(tally: &mut Tally, live: bool) -> Result<()> {
     } else {
         test.env("DROPWATCH_NO_LIVE", "1").env_remove("DROPWATCH_REQUIRE_LIVE");
     }
-    counted(&mut test, tally)
+    counted(&mut test, tally, &mut stdout())
 }
 
 /// Runs a command that runs test programs: passes on what it prints, and counts their results.
-fn counted(test: &mut Command, tally: &mut Tally) -> Result<()> {
+fn counted(test: &mut Command, tally: &mut Tally, terminal: &mut impl Write) -> Result<()> {
     let mut child = test.stdout(Stdio::piped()).spawn().with_context(|| command::line(test))?;
     for line in BufReader::new(child.stdout.take().context("no standard output")?).split(b'\n') {
         let line = line.context("cannot read what the tests print")?;
         // A terminal that went away is no reason to leave the tests half done.
-        let _ = stdout().write_all(&line).and_then(|()| stdout().write_all(b"\n"));
+        let _ = terminal.write_all(&line).and_then(|()| terminal.write_all(b"\n"));
         if let Some(result) = Tally::of_line(&String::from_utf8_lossy(&line)) {
             *tally += result;
         }
@@ -179,32 +193,31 @@ impl Checks {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Command {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", script]);
-        shell
+    /// What a script prints is passed on as it is, and counted.
+    fn count(script: &str) -> (Result<()>, Tally) {
+        let (mut tally, mut terminal) = (Tally::default(), Vec::new());
+        let done = counted(Command::new("sh").args(["-c", script]), &mut tally, &mut terminal);
+        assert_eq!(terminal.split(|byte| *byte == b'\n').count(), script.matches("echo").count() + 1);
+        (done, tally)
     }
 
     /// Two programs' results add up; a failed test is a failure even though the count is an answer.
     #[test]
     fn results_of_all_programs_are_added() {
-        let mut tally = Tally::default();
-        let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; \
-                      echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 101";
-        counted(&mut shell(script), &mut tally).unwrap();
+        let (done, tally) = count(
+            "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; \
+             echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 101",
+        );
+        done.unwrap();
         assert_eq!(tally, Tally { passed: 3, failed: 1, skipped: 0 });
     }
 
     /// A test program that is killed prints no result: its failure must not vanish.
     #[test]
     fn a_program_that_dies_is_a_failure() {
-        let mut tally = Tally::default();
-        let died = counted(
-            &mut shell("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; exit 101"),
-            &mut tally,
-        );
+        let (died, _) = count("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; exit 101");
         assert!(died.unwrap_err().to_string().contains("no test said why"));
-        assert!(counted(&mut shell("true"), &mut Tally::default()).is_err());
+        assert!(count("true").0.is_err());
     }
 
     /// A step fails by its error or by its count, and any other step counts as one.

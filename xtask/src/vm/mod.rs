@@ -1,0 +1,105 @@
+//! `cargo xtask vm`: real distribution kernels in virtual machines, and the live tests in them.
+
+mod apt;
+mod cpio;
+mod guest;
+mod kernels;
+mod modules;
+mod plan;
+mod programs;
+mod report;
+mod rootfs;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::tally::Tally;
+use kernels::{SERIES, Series};
+use plan::Plan;
+
+#[derive(Args)]
+pub struct Options {
+    /// A kernel to boot, as --list names it; may be repeated
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// All kernels
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
+    /// Show the kernels and leave
+    #[arg(long)]
+    list: bool,
+    /// A prompt in the guest in place of a command (leave it with Ctrl-D; Ctrl-A X kills it)
+    #[arg(long, conflicts_with_all = ["all", "command"])]
+    shell: bool,
+    /// QEMU's accelerator: emulation is slow and works everywhere, `kvm` is fast where it works
+    #[arg(long, default_value = "tcg,thread=multi")]
+    accel: String,
+    /// How long the guest's command may take, in seconds
+    #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
+    timeout: u64,
+    /// What to run in the guest in place of the live tests
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+pub fn main(options: &Options) -> Result<()> {
+    if options.list {
+        list();
+        return Ok(());
+    }
+    let chosen = chosen(options)?;
+    guest::check_host()?;
+    if options.shell {
+        let [series] = chosen[..] else { bail!("a prompt is for one kernel: name it with --kernel") };
+        return shell(series, options);
+    }
+    let plan = Plan::new(&options.command, &options.accel, Duration::from_secs(options.timeout))?;
+    let outcomes = plan.run(&chosen);
+    println!("\n{}", report::tables(&outcomes));
+    let failed: Vec<_> =
+        outcomes.iter().filter(|outcome| outcome.failed()).map(|outcome| &*outcome.kernel).collect();
+    ensure!(failed.is_empty(), "failed on {}", failed.join(", "));
+    Ok(())
+}
+
+/// The live tests on all kernels, as a step of all checks.
+pub fn all(tally: &mut Tally) -> Result<()> {
+    guest::check_host()?;
+    let plan = Plan::new(&[], "tcg,thread=multi", Duration::from_secs(1800))?;
+    let outcomes = plan.run(&SERIES.iter().collect::<Vec<_>>());
+    println!("\n{}", report::tables(&outcomes));
+    for outcome in &outcomes {
+        *tally += outcome.tally;
+        // A kernel that died is a failure, and one that ran a command without tests a success.
+        tally.failed += usize::from(outcome.error.is_some());
+        tally.passed += usize::from(!outcome.failed() && outcome.tally == Tally::default());
+    }
+    Ok(())
+}
+
+/// The kernels that the options name.
+fn chosen(options: &Options) -> Result<Vec<&'static Series>> {
+    if options.all {
+        return Ok(SERIES.iter().collect());
+    }
+    let names = SERIES.each_ref().map(|series| series.name).join(", ");
+    ensure!(!options.kernel.is_empty(), "which kernel? --all, or --kernel with one of {names}");
+    let find = |name: &String| {
+        let series = SERIES.iter().find(|series| series.name == name);
+        series.with_context(|| format!("no kernel {name}: there are {names}"))
+    };
+    options.kernel.iter().map(find).collect()
+}
+
+fn list() {
+    for Series { name, suites, why, .. } in &SERIES {
+        println!("{name:<6} newest of {}: {why}", suites.join(" and "));
+    }
+}
+
+fn shell(series: &Series, options: &Options) -> Result<()> {
+    let plan = Plan::new(&[], &options.accel, Duration::from_secs(options.timeout))?;
+    plan.interact(series)
+}

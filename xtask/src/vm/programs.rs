@@ -1,0 +1,35 @@
+//! The programs under test, linked statically: a guest needs none of this machine's libraries for them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::{command, ebpf, run, workspace};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What is built for the guests.
+pub struct Programs {
+    pub dropwatch: PathBuf,
+    /// The live tests' program.
+    pub live: Option<PathBuf>,
+}
+
+/// Builds dropwatch with the BPF object of the sources as they are, and the live tests.
+pub fn build() -> Result<Programs> {
+    println!("building the programs for the guests");
+    ebpf::build_fresh(false)?;
+    let dropwatch = run::built_program(cargo("build").args(["--bin", "dropwatch"]))?;
+    let live = workspace::root().join("tests/live.rs").exists();
+    let live = live.then(|| run::built_program(cargo("test").args(["--no-run", "--test", "live"])));
+    Ok(Programs { dropwatch, live: live.transpose().context("the live tests do not build")? })
+}
+
+fn cargo(subcommand: &str) -> std::process::Command {
+    let mut cargo = command::cargo();
+    cargo.args([subcommand, "--release", "--locked", "--package", "dropwatch", "--target", TARGET]);
+    cargo.env("DROPWATCH_BPF_OBJECT", workspace::fresh_object(false));
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo.current_dir(workspace::root());
+    cargo
+}
