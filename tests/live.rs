@@ -3,6 +3,7 @@
 //! Without root every test is ignored, out loud; with `DROPWATCH_REQUIRE_LIVE` set that is a failure.
 
 mod live {
+    pub mod check;
     pub mod counts;
     pub mod program;
 }
@@ -16,6 +17,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
+    if let Some(count) = live::check::drops_to_cause() {
+        support::net::drop_datagrams_here(count);
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::from_args();
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -24,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let tests = [live::counts::TESTS, live::program::TESTS].concat();
+    let tests = [live::counts::TESTS, live::program::TESTS, live::check::TESTS].concat();
     let trials = tests.into_iter().map(|(name, body)| {
         Trial::test(name, move || {
             body();

@@ -1,6 +1,6 @@
 //! The command line as clap sees it; what it means is decided in `config`.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -27,6 +27,47 @@ pub struct Cli {
 pub enum Command {
     /// Count drops in the kernel and print a sorted report every interval.
     Watch(WatchArgs),
+    /// Run a command, then fail if the drops seen meanwhile break a rule: the CI gate.
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
+}
+
+const CHECK_HELP: &str = "\
+RULE is [KEY=VALUE[,KEY=VALUE...]:]N with the keys location (SYMBOL, SYMBOL[MODULE], SYMBOL+0xOFF) and reason:
+  --max 0                                           no drop at all
+  --max reason=NETFILTER_DROP:0                     none by a firewall rule
+  --expect reason=NO_SOCKET,location=tcp_v4_rcv:5   at least 5 of these
+
+The exit status is the command's own if it failed (128+N for signal N); else 4 if a rule did not hold; else 0.
+It is 125 if the check itself failed. The last line says which.";
+
+/// Options of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// No more drops than the rule says; may be repeated.
+    #[arg(long, value_name = "RULE")]
+    pub max: Vec<String>,
+    /// No fewer drops than the rule says; may be repeated.
+    #[arg(long, value_name = "RULE")]
+    pub expect: Vec<String>,
+    /// How long to wait for late drops when the command has ended.
+    #[arg(long, value_name = "DUR", default_value = "200ms")]
+    pub settle: String,
+    /// Write what was found to this file: JUnit XML (.xml) or JSON (.json).
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Room for distinct keys in the kernel; what does not fit makes a maximum unknown.
+    #[arg(long, value_name = "N", default_value_t = 16384)]
+    pub max_rows: u32,
+    /// Resolve with this file, a saved kallsyms or a System.map [default: /proc/kallsyms].
+    #[arg(long, value_name = "FILE")]
+    pub kallsyms: Option<PathBuf>,
+    /// Say on standard error what is being done; twice, say more.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
 }
 
 /// Options of `watch`.

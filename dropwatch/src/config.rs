@@ -1,6 +1,7 @@
 //! The command line, validated: from here on nothing can be a usage error.
 
 use std::{
+    ffi::{OsStr, OsString},
     io::IsTerminal as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 pub use crate::cli::Format;
 use crate::{
     aggregate::Key,
-    cli::WatchArgs,
+    cli::{CheckArgs, WatchArgs},
     failure::Failure,
     probe::ProbeConfig,
     render::{Style, default_keys},
@@ -58,11 +59,8 @@ impl WatchConfig {
             args.output.unwrap_or(if std::io::stdout().is_terminal() { Format::Table } else { Format::Text });
         at_least_one("--reports", args.reports)?;
         at_least_one("--top", args.top.map(|top| top as u64))?;
-        if !(1..=MOST_ROWS).contains(&args.max_rows) {
-            return Err(usage("--max-rows", &args.max_rows, &format!("it goes from 1 to {MOST_ROWS}")));
-        }
         if let Some(file) = &args.ready_file {
-            can_be_created(file)?;
+            can_be_created("--ready-file", file)?;
         }
         Ok(Self {
             interval: interval(&args.interval)?,
@@ -71,7 +69,7 @@ impl WatchConfig {
             by: default_keys(format).to_vec(),
             format,
             limits: Limits { top: args.top, min: args.min },
-            probe: ProbeConfig { max_rows: args.max_rows },
+            probe: ProbeConfig { max_rows: max_rows(args.max_rows)? },
             kallsyms: args.kallsyms.clone(),
             ready_file: args.ready_file.clone(),
             cost: args.cost,
@@ -91,6 +89,74 @@ impl WatchConfig {
             colour: anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never,
             milliseconds,
         }
+    }
+}
+
+/// What `check` is to do; its rules are read later, with the names of the kernel.
+#[derive(Clone, Debug)]
+pub struct CheckConfig {
+    /// Rules of no more than.
+    pub max: Vec<String>,
+    /// Rules of no fewer than.
+    pub expect: Vec<String>,
+    /// How long to wait for late drops.
+    pub settle: Duration,
+    /// Where to write what was found.
+    pub document: Option<(PathBuf, DocumentFormat)>,
+    /// What the probe is asked to do.
+    pub probe: ProbeConfig,
+    /// A symbol file to resolve with, instead of the running kernel's own.
+    pub kallsyms: Option<PathBuf>,
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// What a document of a check looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentFormat {
+    /// JUnit XML.
+    Junit,
+    /// JSON.
+    Json,
+}
+
+impl CheckConfig {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with the argument, what is wrong with it, and what is right.
+    pub fn new(args: &CheckArgs) -> Result<Self, Failure> {
+        let settle = match args.settle.as_str() {
+            "0" | "0s" | "0ms" => Duration::ZERO,
+            text => duration("--settle", text)?,
+        };
+        Ok(Self {
+            max: args.max.clone(),
+            expect: args.expect.clone(),
+            settle,
+            document: args.report.as_deref().map(document).transpose()?,
+            probe: ProbeConfig { max_rows: max_rows(args.max_rows)? },
+            kallsyms: args.kallsyms.clone(),
+            command: args.command.clone(),
+        })
+    }
+}
+
+fn document(file: &Path) -> Result<(PathBuf, DocumentFormat), Failure> {
+    can_be_created("--report", file)?;
+    let format = match file.extension().and_then(OsStr::to_str) {
+        Some("xml") => DocumentFormat::Junit,
+        Some("json") => DocumentFormat::Json,
+        _ => return Err(usage("--report", &file.display(), "its name is to end in .xml (JUnit) or .json")),
+    };
+    Ok((file.to_owned(), format))
+}
+
+fn max_rows(rows: u32) -> Result<u32, Failure> {
+    if (1..=MOST_ROWS).contains(&rows) {
+        Ok(rows)
+    } else {
+        Err(usage("--max-rows", &rows, &format!("it goes from 1 to {MOST_ROWS}")))
     }
 }
 
@@ -138,10 +204,10 @@ fn duration(option: &str, text: &str) -> Result<Duration, Failure> {
     }
 }
 
-fn can_be_created(file: &Path) -> Result<(), Failure> {
+fn can_be_created(option: &str, file: &Path) -> Result<(), Failure> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if file.is_dir() || !parent.is_dir() {
-        return Err(usage("--ready-file", &file.display(), "it is to be a file in a directory that exists"));
+        return Err(usage(option, &file.display(), "it is to be a file in a directory that exists"));
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! How a run can fail, and the exit status that says so.
 
-use std::process::ExitCode;
-
 /// Why a run did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -19,12 +17,12 @@ pub enum Failure {
 impl Failure {
     /// The exit status: 1 for a failure while running, 2 for usage, 3 for what cannot be done here.
     #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    pub fn status(&self) -> u8 {
+        match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Refused(_) => 3,
-        })
+        }
     }
 }
 

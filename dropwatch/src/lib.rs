@@ -11,12 +11,14 @@
 
 pub mod aggregate;
 pub mod btf;
+pub mod check;
 pub mod cli;
 pub mod collector;
 pub mod commands;
 pub mod config;
 pub mod console;
 pub mod failure;
+pub mod forward;
 pub mod kallsyms;
 pub mod names;
 pub mod preflight;

@@ -87,6 +87,14 @@ pub struct ReportNames<'a> {
     lines: Option<&'a mut LineService>,
 }
 
+impl ReportNames<'_> {
+    /// The reasons there are; none on kernels that give none.
+    #[must_use]
+    pub fn reasons(&self) -> Option<&Reasons> {
+        self.reasons.as_deref()
+    }
+}
+
 impl Names for ReportNames<'_> {
     fn location(&mut self, address: u64) -> Location {
         self.table.locate(address)

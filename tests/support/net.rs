@@ -35,7 +35,6 @@ impl Net {
     }
 
     /// Its inode number, which is its name in reports.
-    #[expect(dead_code, reason = "for filters by namespace")]
     pub fn inum(&self) -> u64 {
         self.namespace.metadata().expect("the namespace's file").ino()
     }
@@ -96,13 +95,7 @@ impl Net {
 
     /// Sends `count` datagrams of one byte, one a system call, to a closed port of the namespace.
     pub fn drop_datagrams(&self, count: u64) {
-        self.run(|| {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-            for _ in 0..count {
-                // The answer to an earlier one, "connection refused", is not an error of this one.
-                while socket.send_to(b"x", ("127.0.0.1", CLOSED)).is_err() {}
-            }
-        });
+        self.run(|| drop_datagrams_here(count));
     }
 
     /// Sends `count` datagrams to a closed port as fast as this CPU can.
@@ -137,6 +130,15 @@ impl Net {
         let (names, values) = (udp.next().expect("names"), udp.next().expect("values"));
         let column = names.split(' ').position(|name| name == "NoPorts").expect("NoPorts");
         values.split(' ').nth(column).and_then(|value| value.parse().ok()).expect("a number")
+    }
+}
+
+/// Sends `count` datagrams to a closed port of the namespace this thread is in.
+pub fn drop_datagrams_here(count: u64) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    for _ in 0..count {
+        // The answer to an earlier one, "connection refused", is not an error of this one.
+        while socket.send_to(b"x", ("127.0.0.1", CLOSED)).is_err() {}
     }
 }
 

@@ -1,6 +1,6 @@
 //! `dropwatch watch`: counts drops and prints a sorted report every interval.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
@@ -9,6 +9,7 @@ use tokio::{
     time::sleep_until,
 };
 
+use super::symbol_source;
 use crate::{
     aggregate::Interval,
     cli::WatchArgs,
@@ -16,7 +17,6 @@ use crate::{
     config::WatchConfig,
     console::{say, warn},
     failure::{Failure, Refusal},
-    kallsyms::saved::{Running, Saved},
     names::KernelNames,
     preflight::{self, Needs},
     printer::Printer,
@@ -24,7 +24,7 @@ use crate::{
     render::renderer,
     schedule::Schedule,
     signals::Stop,
-    symbols::{KallsymsSource, Symbols},
+    symbols::Symbols,
 };
 
 /// Intervals that may wait for a slow reader before ticks are missed.
@@ -50,16 +50,6 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(watch(&config, symbols))
-}
-
-/// The running kernel's symbols, or those of a file that has been found to fit it.
-fn symbol_source(file: Option<&Path>) -> Result<KallsymsSource, Refusal> {
-    let Some(file) = file else { return Ok(KallsymsSource::Running) };
-    let saved = Saved::load(file, &Running::read()).map_err(|error| Refusal::new(error.to_string()))?;
-    for warning in &saved.warnings {
-        warn(&warning.to_string());
-    }
-    Ok(KallsymsSource::Saved(saved))
 }
 
 async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use super::Render;
 use crate::{
     reasons::Reason,
     report::{Report, Row, Value},
+    snapshot::Ledger,
     symbols::Location,
 };
 
@@ -33,12 +34,7 @@ impl Render for Json {
             "total": report.total,
             "rows": rows,
             "cut": { "rows": report.cut.rows, "drops": report.cut.drops },
-            "ledger": {
-                "map_full": report.ledger.map_full,
-                "update_failed": report.ledger.update_failed,
-                "stack_failed": 0,
-                "recursion_missed": report.ledger.recursion_missed,
-            },
+            "ledger": ledger(report.ledger),
         });
         serde_json::to_writer(&mut *out, &object)?;
         writeln!(out)
@@ -50,7 +46,20 @@ fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-fn row(report: &Report, row: &Row) -> JsonValue {
+/// What was lost.
+#[must_use]
+pub fn ledger(ledger: Ledger) -> JsonValue {
+    json!({
+        "map_full": ledger.map_full,
+        "update_failed": ledger.update_failed,
+        "stack_failed": 0,
+        "recursion_missed": ledger.recursion_missed,
+    })
+}
+
+/// A row of a report.
+#[must_use]
+pub fn row(report: &Report, row: &Row) -> JsonValue {
     let mut object = Map::new();
     object.insert("count".into(), row.count.into());
     object.insert("rate".into(), thousandths(report.rate(row.count)).into());

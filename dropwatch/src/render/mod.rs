@@ -12,6 +12,8 @@ use std::{
     time::SystemTime,
 };
 
+pub use json::{ledger as json_ledger, row as json_row};
+
 use crate::{aggregate::Key, config::Format, report::Report};
 
 /// Writes reports in one format.

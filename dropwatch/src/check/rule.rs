@@ -1,0 +1,298 @@
+//! `[KEY=VALUE[,KEY=VALUE…]:]N`: what a run may drop at most, or must drop at least.
+
+use std::fmt;
+
+use crate::{
+    aggregate::Key,
+    report::{Row, Value},
+};
+
+/// Which way a rule's number binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// No more drops than that.
+    Max,
+    /// No fewer.
+    Expect,
+}
+
+/// One rule, as it was written and as it is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Which way the number binds.
+    pub bound: Bound,
+    /// The rule's text.
+    pub text: String,
+    /// Drops meet all of them to count.
+    pub conditions: Vec<Condition>,
+    /// The number.
+    pub drops: u64,
+}
+
+/// What a drop must have to count for a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// One of these reasons, by the kernel's numbers.
+    Reason(Vec<u32>),
+    /// A place in the kernel.
+    Location(Place),
+}
+
+/// `SYMBOL`, `SYMBOL[MODULE]`, `SYMBOL+0xOFF` or both: every address in the function, or the one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The function's name.
+    pub symbol: String,
+    /// Bytes from its start.
+    pub offset: Option<u64>,
+    /// The module it is in.
+    pub module: Option<String>,
+}
+
+/// The names a rule may use, of the running kernel.
+pub trait Vocabulary {
+    /// The numbers of a reason; an error with the nearest name, if there is none of that name.
+    fn reason(&self, name: &str) -> Result<Vec<u32>, String>;
+}
+
+/// What is wrong with a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid rule '{rule}' for '{bound}': {problem}")]
+pub struct RuleError {
+    rule: String,
+    bound: Bound,
+    problem: String,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Max => "--max",
+            Self::Expect => "--expect",
+        })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.bound, self.text)
+    }
+}
+
+impl Rule {
+    /// Reads a rule.
+    ///
+    /// # Errors
+    /// The rule and what is wrong with it, with the nearest valid name.
+    pub fn parse(bound: Bound, text: &str, vocabulary: &impl Vocabulary) -> Result<Self, RuleError> {
+        let error = |problem| RuleError { rule: text.to_owned(), bound, problem };
+        let (conditions, number) = match text.rsplit_once(':') {
+            Some((conditions, number)) => (Some(conditions), number),
+            None if text.contains('=') => {
+                return Err(error("it ends in a colon and a number of drops".into()));
+            }
+            None => (None, text),
+        };
+        let drops = number.parse().map_err(|_| error(format!("'{number}' is not a number of drops")))?;
+        let conditions = conditions
+            .into_iter()
+            .flat_map(|conditions| conditions.split(','))
+            .map(|condition| Condition::parse(condition, vocabulary))
+            .collect::<Result<_, _>>()
+            .map_err(error)?;
+        Ok(Self { bound, text: text.to_owned(), conditions, drops })
+    }
+
+    /// Whether the drops of a row count for this rule.
+    #[must_use]
+    pub fn counts(&self, row: &Row) -> bool {
+        self.conditions.iter().all(|condition| row.values.iter().any(|value| condition.is_met(value)))
+    }
+}
+
+/// The keys a rule can have.
+const KEYS: [Key; 2] = [Key::Location, Key::Reason];
+
+impl Condition {
+    fn parse(text: &str, vocabulary: &impl Vocabulary) -> Result<Self, String> {
+        let Some((key, value)) = text.split_once('=') else {
+            return Err(format!("'{text}' is not of the form KEY=VALUE"));
+        };
+        let Some(key) = KEYS.into_iter().find(|known| known.word() == key) else {
+            let words = KEYS.map(Key::word);
+            let nearest = nearest(key, words).unwrap_or(words[0]);
+            return Err(format!(
+                "there is no key '{key}': did you mean '{nearest}'? (it takes {})",
+                words.join(", ")
+            ));
+        };
+        if value.is_empty() {
+            return Err(format!("'{text}' has no value"));
+        }
+        match key {
+            Key::Reason => vocabulary.reason(value).map(Self::Reason),
+            Key::Location => Place::parse(value).map(Self::Location),
+        }
+    }
+
+    fn is_met(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Reason(codes), Value::Reason(Some(reason))) => codes.contains(&reason.code),
+            (Self::Location(place), Value::Location { location, .. }) => {
+                location.symbol.as_ref().is_some_and(|symbol| {
+                    *symbol.name == *place.symbol
+                        && place.offset.is_none_or(|offset| offset == symbol.offset)
+                        && place.module.as_ref().is_none_or(|module| **module == *symbol.module)
+                })
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (rest, module) = match text.strip_suffix(']').and_then(|text| text.rsplit_once('[')) {
+            Some((rest, module)) => (rest.trim_end(), Some(module.to_owned())),
+            None => (text, None),
+        };
+        let (symbol, offset) = match rest.split_once('+') {
+            Some((symbol, offset)) => {
+                let digits = offset
+                    .strip_prefix("0x")
+                    .ok_or_else(|| format!("'{offset}' is not an offset like 0x1f"))?;
+                let offset = u64::from_str_radix(digits, 16);
+                (symbol, Some(offset.map_err(|_| format!("'+0x{digits}' is not an offset"))?))
+            }
+            None => (rest, None),
+        };
+        if symbol.is_empty() || symbol.contains(char::is_whitespace) {
+            return Err(format!("'{text}' is not SYMBOL, SYMBOL[MODULE] or SYMBOL+0xOFF"));
+        }
+        Ok(Self { symbol: symbol.to_owned(), offset, module })
+    }
+}
+
+/// The word that `word` is most likely meant to be, if any is near.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const NEAR: f64 = 0.7;
+    let likeness = |known: &str| strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase());
+    known
+        .into_iter()
+        .map(|known| (likeness(known), known))
+        .filter(|(likeness, _)| *likeness >= NEAR)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        reasons::Reason,
+        symbols::{Location, Symbol},
+    };
+
+    /// A kernel with two reasons.
+    pub(crate) struct Kernel;
+
+    impl Vocabulary for Kernel {
+        fn reason(&self, name: &str) -> Result<Vec<u32>, String> {
+            match name {
+                "NO_SOCKET" => Ok(vec![3]),
+                "NETFILTER_DROP" | "core:12" => Ok(vec![12]),
+                other => Err(format!("there is no reason '{other}'")),
+            }
+        }
+    }
+
+    pub(crate) fn rule(bound: Bound, text: &str) -> Rule {
+        Rule::parse(bound, text, &Kernel).expect("a rule")
+    }
+
+    fn problem(text: &str) -> String {
+        Rule::parse(Bound::Max, text, &Kernel).expect_err("no rule").problem
+    }
+
+    pub(crate) fn row(symbol: &str, module: &str, reason: u32, count: u64) -> Row {
+        let symbol = Symbol { name: symbol.into(), offset: 0x1f, size: Some(0x100), module: module.into() };
+        let location = Location { address: 0xffff_ffff_8100_001f, symbol: Some(symbol) };
+        let reason = Reason { code: reason, subsystem: Some("core".into()), name: None };
+        let values = vec![Value::Location { location, source: None }, Value::Reason(Some(reason))];
+        Row { count, total: count, values }
+    }
+
+    #[test]
+    fn a_number_alone_is_about_every_drop() {
+        let rule = rule(Bound::Max, "0");
+        assert_eq!((rule.drops, rule.conditions.len()), (0, 0));
+        assert!(rule.counts(&row("tcp_v4_rcv", "kernel", 3, 1)));
+    }
+
+    #[test]
+    fn conditions_are_all_met_or_it_does_not_count() {
+        let rule = rule(Bound::Expect, "reason=NO_SOCKET,location=__udp4_lib_rcv:5");
+        assert_eq!(rule.drops, 5);
+        assert!(rule.counts(&row("__udp4_lib_rcv", "kernel", 3, 1)));
+        assert!(!rule.counts(&row("__udp4_lib_rcv", "kernel", 12, 1)));
+        assert!(!rule.counts(&row("tcp_v4_rcv", "kernel", 3, 1)));
+    }
+
+    #[test]
+    fn a_location_is_a_function_or_a_place_in_one() {
+        let here = row("gre_rcv", "ip_gre", 3, 1);
+        for (text, counts) in [
+            ("location=gre_rcv:0", true),
+            ("location=gre_rcv[ip_gre]:0", true),
+            ("location=gre_rcv [ip_gre]:0", true),
+            ("location=gre_rcv[gre]:0", false),
+            ("location=gre_rcv+0x1f:0", true),
+            ("location=gre_rcv+0x1f[ip_gre]:0", true),
+            ("location=gre_rcv+0x20:0", false),
+            ("location=gre:0", false),
+        ] {
+            assert_eq!(rule(Bound::Max, text).counts(&here), counts, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_colon_is_before_the_number() {
+        assert_eq!(rule(Bound::Max, "reason=core:12:7").drops, 7);
+    }
+
+    #[test]
+    fn what_is_mistyped_is_refused() {
+        assert!(problem("reason=NO_SOCKET").contains("a colon and a number"));
+        assert!(problem("").contains("not a number"));
+        assert!(problem("-1").contains("not a number"));
+        assert!(problem("reason=NO_SOCKET:many").contains("'many'"));
+        assert!(problem("reson=NO_SOCKET:0").contains("did you mean 'reason'"));
+        assert!(problem("iface=eth0:0").contains("it takes location, reason"));
+        assert!(problem("reason=NO_SUCH:0").contains("NO_SUCH"));
+        assert!(problem("reason:0").contains("KEY=VALUE"));
+        assert!(problem("reason=:0").contains("no value"));
+        assert!(problem("location=gre_rcv+12:0").contains("offset"));
+        assert!(problem("location=[gre]:0").contains("SYMBOL"));
+    }
+
+    #[test]
+    fn the_nearest_word_is_near() {
+        assert_eq!(nearest("NO_SOKET", ["NETFILTER_DROP", "NO_SOCKET"]), Some("NO_SOCKET"));
+        assert_eq!(nearest("no_socket", ["NETFILTER_DROP", "NO_SOCKET"]), Some("NO_SOCKET"));
+        assert_eq!(nearest("xyz", ["NETFILTER_DROP", "NO_SOCKET"]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".*") {
+            let _ = Rule::parse(Bound::Max, &text, &Kernel);
+        }
+
+        #[test]
+        fn text_near_a_rule_does_not_either(text in "(reason|location|x)?=?[A-Z_]{0,9}[+,\\[\\]]?(0x)?[0-9]{0,3}:?[0-9]{0,25}") {
+            let _ = Rule::parse(Bound::Expect, &text, &Kernel);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `dropwatch check`: runs a command, then holds the drops seen meanwhile against rules.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::symbol_source;
+use crate::{
+    aggregate::Key,
+    check::{
+        document::{self, Findings},
+        rule::{Bound, Rule, Vocabulary, nearest},
+        verdict::{Ending, Verdict, conclusion},
+    },
+    cli::CheckArgs,
+    collector::Collector,
+    config::{CheckConfig, DocumentFormat, Format},
+    console::{say, warn},
+    failure::{Failure, Refusal},
+    forward::Forwarder,
+    names::{KernelNames, ReportNames},
+    preflight::{self, Needs},
+    probe::Probe,
+    render::{Style, renderer},
+    report::{Limits, Report},
+    symbols::Symbols,
+};
+
+/// Rows shown after the verdicts.
+const LARGEST: usize = 10;
+/// What is counted.
+const SCOPE: &str = "the whole host";
+/// The status of a failure of ours, by which nobody mistakes it for the command's.
+pub const OURS: u8 = 125;
+
+/// Runs the command and its check; the status to end with.
+///
+/// # Errors
+/// A usage error, what cannot be done here, or a failure while running: all end with status 125.
+pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
+    let config = CheckConfig::new(args)?;
+    for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: false })? {
+        warn(&warning);
+    }
+    let source = symbol_source(config.kallsyms.as_deref())?;
+    // Before any thread is started, which would take what is meant for the command.
+    let signals = Forwarder::block()?;
+    let symbols = Symbols::start(source);
+    let probe = Probe::attach(config.probe).map_err(Refusal::from)?;
+    let mut names = KernelNames::new(symbols, probe.has_reason());
+    let rules = rules(&config, &names.for_report())?;
+    let mut collector = Collector::new(probe, config.probe.max_rows, false);
+
+    let ending = run_command(&config, signals)?;
+    thread::sleep(config.settle);
+    let interval = collector.last_interval()?;
+    let by = [Key::Location, Key::Reason];
+    let report = Report::new(interval, &by, Limits::default(), &mut names.for_report());
+    let verdicts: Vec<_> = rules.into_iter().map(|rule| Verdict::new(rule, &report)).collect();
+    let (status, conclusion) = conclusion(ending, &verdicts);
+    let command: Vec<_> = config.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let findings = Findings {
+        command: &command,
+        status,
+        conclusion: &conclusion,
+        scope: SCOPE,
+        verdicts: &verdicts,
+        report: &report,
+    };
+    let written = write_document(&config, &findings);
+    tell(&findings);
+    written?;
+    say(&format!("dropwatch check: {conclusion}"));
+    Ok(status)
+}
+
+/// Reads the rules, with the names of the running kernel.
+fn rules(config: &CheckConfig, names: &ReportNames<'_>) -> Result<Vec<Rule>, Failure> {
+    let max = config.max.iter().map(|text| (Bound::Max, text));
+    let expect = config.expect.iter().map(|text| (Bound::Expect, text));
+    max.chain(expect)
+        .map(|(bound, text)| {
+            Rule::parse(bound, text, names).map_err(|error| Failure::Usage(error.to_string()))
+        })
+        .collect()
+}
+
+impl Vocabulary for ReportNames<'_> {
+    fn reason(&self, name: &str) -> Result<Vec<u32>, String> {
+        let Some(reasons) = self.reasons() else {
+            return Err("this kernel gives no reasons for drops: use location=".to_owned());
+        };
+        let codes = reasons.find(name);
+        if !codes.is_empty() {
+            return Ok(codes);
+        }
+        let known: Vec<_> = reasons.iter().filter_map(|reason| reason.name).collect();
+        let hint = nearest(name, known.iter().map(|name| &**name))
+            .map(|name| format!(": did you mean '{name}'?"))
+            .unwrap_or_default();
+        Err(format!("this kernel has no reason '{name}'{hint}"))
+    }
+}
+
+/// Runs the command to its end, with our standard streams, our terminal and the signals meant for it.
+fn run_command(config: &CheckConfig, signals: Forwarder) -> Result<Ending> {
+    let [program, arguments @ ..] = config.command.as_slice() else { return Ok(Ending::NotFound) };
+    let mut child = match Command::new(program).args(arguments).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            say(&format!("dropwatch check: cannot run {}: {error}", program.display()));
+            return Ok(if error.kind() == io::ErrorKind::NotFound {
+                Ending::NotFound
+            } else {
+                Ending::NotExecutable
+            });
+        }
+    };
+    signals.forward_to(child.id())?;
+    let status = child.wait().context("cannot wait for the command")?;
+    let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    Ok(match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exited(byte(code)),
+        (None, signal) => Ending::Killed(byte(signal.unwrap_or(0))),
+    })
+}
+
+/// A line for each rule, then the largest rows.
+fn tell(findings: &Findings<'_>) {
+    for verdict in findings.verdicts {
+        say(&format!("dropwatch check: {verdict}"));
+    }
+    let report = findings.report;
+    say(&format!("dropwatch check: drops seen on {} while the command ran:", findings.scope));
+    let mut shown = report.clone();
+    let rest = shown.rows.split_off(LARGEST.min(shown.rows.len()));
+    shown.cut.rows = rest.len() as u64;
+    shown.cut.drops = rest.iter().map(|row| row.count).sum();
+    let mut table = Vec::new();
+    // A vector takes everything.
+    let _ = renderer(Format::Table, Style::default()).report(&shown, &mut table);
+    let _ = io::stderr().write_all(&table);
+}
+
+fn write_document(config: &CheckConfig, findings: &Findings<'_>) -> Result<()> {
+    let Some((path, format)) = &config.document else { return Ok(()) };
+    let text = match format {
+        DocumentFormat::Junit => document::junit(findings),
+        DocumentFormat::Json => document::json(findings),
+    };
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}

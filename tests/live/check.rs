@@ -1,0 +1,255 @@
+//! `dropwatch check`: whose exit status it is, what the rules say, and what reaches the command.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    Test,
+    support::{self, net::Net},
+};
+
+/// All of them.
+pub const TESTS: &[Test] = &[
+    ("check::a_rule_holds_and_breaks_by_one_drop", by_one_drop),
+    ("check::a_lower_bound_holds_and_breaks_by_one_drop", expectation),
+    ("check::the_commands_own_status_comes_first", own_status),
+    ("check::a_command_that_cannot_run_has_a_shells_status", cannot_run),
+    ("check::a_signal_reaches_the_command", forwarded_signal),
+    ("check::a_daemon_is_not_waited_for", daemon),
+    ("check::the_command_owns_the_standard_streams", streams),
+    ("check::late_drops_are_waited_for", settle),
+    ("check::a_loss_makes_a_maximum_unknown", loss),
+    ("check::what_is_mistyped_is_refused_before_the_command_runs", mistyped),
+    ("check::documents_say_what_was_found", documents),
+    ("check::no_rules_report_and_succeed", no_rules),
+];
+
+/// Makes this very program cause drops where it is started, and end: what a check's command does here.
+const DROPS: &str = "DROPWATCH_TEST_DROPS";
+
+/// How many drops this program has been started to cause.
+pub fn drops_to_cause() -> Option<u64> {
+    std::env::var(DROPS).ok()?.parse().ok()
+}
+
+/// A check in a namespace of its own.
+fn check(net: &Net, arguments: &[&str], command: &[&str]) -> Command {
+    let mut check = Command::new(support::dropwatch());
+    check.arg("check").args(arguments).arg("--").args(command);
+    // Entering a namespace is up to the thread that starts it.
+    let _ = net;
+    check
+}
+
+fn output(net: &Net, arguments: &[&str], command: &[&str]) -> Output {
+    net.run(|| check(net, arguments, command).output().expect("dropwatch runs"))
+}
+
+/// A check of a command that causes `drops` drops.
+fn dropping(net: &Net, drops: u64, arguments: &[&str]) -> Output {
+    let this = std::env::current_exe().expect("this program");
+    let mut check = check(net, arguments, &[this.to_str().expect("text")]);
+    net.run(|| check.env(DROPS, drops.to_string()).output().expect("dropwatch runs"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Ends with this status, and says so in its last line.
+fn assert_ends(output: &Output, status: i32, words: &str) {
+    let message = stderr(output);
+    assert_eq!(output.status.code(), Some(status), "{message}");
+    let last = message.lines().last().unwrap_or_default();
+    assert!(last.starts_with(&format!("dropwatch check: exit status {status}: ")), "{message}");
+    assert!(last.contains(words), "{message}");
+}
+
+const HERE: &str = "location=__udp4_lib_rcv";
+
+fn by_one_drop() {
+    let net = Net::new();
+    let held = dropping(&net, 7, &["--max", &format!("{HERE}:7")]);
+    assert_ends(&held, 0, "the rule held");
+    assert!(stderr(&held).contains("7 drops seen, at most 7 allowed"), "{}", stderr(&held));
+    let broken = dropping(&net, 8, &["--max", &format!("{HERE}:7")]);
+    assert_ends(&broken, 4, "1 of 1 rules did not hold");
+    assert!(stderr(&broken).contains("FAILED  --max"), "{}", stderr(&broken));
+    assert!(stderr(&broken).contains("the whole host"), "the scope is named: {}", stderr(&broken));
+}
+
+fn expectation() {
+    let net = Net::new();
+    assert_ends(&dropping(&net, 5, &["--expect", &format!("{HERE}:5")]), 0, "held");
+    assert_ends(&dropping(&net, 4, &["--expect", &format!("{HERE}:5")]), 4, "did not hold");
+}
+
+fn own_status() {
+    let net = Net::new();
+    let failed = output(&net, &["--max", "0", "--expect", "1000000000"], &["sh", "-c", "exit 7"]);
+    assert_ends(&failed, 7, "failed by itself");
+    let killed = output(&net, &["--expect", "1000000000"], &["sh", "-c", "kill -9 $$"]);
+    assert_ends(&killed, 137, "killed by signal 9");
+}
+
+fn cannot_run() {
+    let net = Net::new();
+    assert_ends(&output(&net, &[], &["/no/such/program"]), 127, "not found");
+    assert_ends(&output(&net, &[], &["/etc/passwd"]), 126, "could not be executed");
+}
+
+/// A check whose command has started, which is when it has made this file.
+fn started(net: &Net, script: &str) -> (Child, PathBuf) {
+    let file = std::env::temp_dir().join(format!("dropwatch-check-{}-{}", std::process::id(), net.inum()));
+    let script = format!("touch {}; {script}", file.display());
+    let child = net.run(|| {
+        check(net, &[], &["sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dropwatch starts")
+    });
+    let start = Instant::now();
+    while !file.exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the command has not started");
+        thread::sleep(Duration::from_millis(5));
+    }
+    (child, file)
+}
+
+fn forwarded_signal() {
+    let net = Net::new();
+    let (child, file) = started(&net, "exec sleep 100");
+    thread::sleep(Duration::from_millis(100));
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("the signal is sent");
+    let ended = child.wait_with_output().expect("dropwatch ends");
+    let _ = fs::remove_file(file);
+    assert_ends(&ended, 143, "killed by signal 15");
+}
+
+fn daemon() {
+    let net = Net::new();
+    let start = Instant::now();
+    let (child, file) = started(&net, "sleep 30 2>/dev/null & exit 0");
+    let ended = child.wait_with_output().expect("dropwatch ends");
+    let _ = fs::remove_file(file);
+    assert_ends(&ended, 0, "no rules");
+    assert!(start.elapsed() < Duration::from_secs(25));
+}
+
+fn streams() {
+    const MUCH: usize = 5_000_000;
+    let net = Net::new();
+    let mut child = net.run(|| {
+        check(&net, &["--max", "1000000000"], &["cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dropwatch starts")
+    });
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let writer = thread::spawn(move || stdin.write_all(&vec![b'x'; MUCH]).expect("the command reads"));
+    let ended = child.wait_with_output().expect("dropwatch ends");
+    writer.join().expect("the writer");
+    assert_ends(&ended, 0, "the rule held");
+    assert_eq!(ended.stdout, vec![b'x'; MUCH], "standard output is the command's alone");
+}
+
+fn settle() {
+    let net = Net::new();
+    let child = net.run(|| {
+        check(&net, &["--expect", &format!("{HERE}:9"), "--settle", "2s"], &["true"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dropwatch starts")
+    });
+    thread::sleep(Duration::from_secs(1));
+    net.drop_datagrams(9);
+    assert_ends(&child.wait_with_output().expect("dropwatch ends"), 0, "the rule held");
+}
+
+fn loss() {
+    // Whichever drop comes first has the only row; the other reason's are lost.
+    let net = Net::new();
+    let child = net.run(|| {
+        check(&net, &["--max-rows", "1", "--max", "1000000000"], &["sleep", "2"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dropwatch starts")
+    });
+    thread::sleep(Duration::from_millis(800));
+    net.drop_datagrams(3);
+    net.run(|| assert!(std::net::TcpStream::connect(("127.0.0.1", 9)).is_err()));
+    let ended = child.wait_with_output().expect("dropwatch ends");
+    assert_ends(&ended, 4, "did not hold");
+    assert!(stderr(&ended).contains("UNKNOWN --max"), "{}", stderr(&ended));
+}
+
+fn mistyped() {
+    let net = Net::new();
+    let file = std::env::temp_dir().join(format!("dropwatch-mistyped-{}", std::process::id()));
+    let mut wrong = vec![
+        (vec!["--max", "reson=NO_SOCKET:0"], "did you mean 'reason'"),
+        (vec!["--max", "reason=NO_SOCKET"], "a number of drops"),
+        (vec!["--expect", "many"], "'many' is not a number"),
+        (vec!["--report", "/tmp/report.txt"], ".xml"),
+        (vec!["--report", "/no/such/directory/r.xml"], "--report"),
+        (vec!["--settle", "soon"], "--settle"),
+        (vec!["--no-such-option"], "--no-such-option"),
+    ];
+    // What a kernel without reasons says of any of them.
+    let has_reasons =
+        !stderr(&output(&net, &["--max", "reason=NO_SOCKET:9"], &["true"])).contains("gives no reasons");
+    wrong.push((
+        vec!["--max", "reason=NO_SOKET:0"],
+        if has_reasons { "did you mean 'NO_SOCKET'" } else { "gives no reasons" },
+    ));
+    for (arguments, words) in wrong {
+        let output = output(&net, &arguments, &["touch", file.to_str().expect("text")]);
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+        assert!(!file.exists(), "{arguments:?}: the command ran");
+    }
+}
+
+fn documents() {
+    let net = Net::new();
+    let file = |ending| std::env::temp_dir().join(format!("dropwatch-check-{}.{ending}", std::process::id()));
+    let (json, xml) = (file("json"), file("xml"));
+    let rules = ["--max", &format!("{HERE}:2"), "--report"].map(str::to_owned);
+    for document in [&json, &xml] {
+        let arguments: Vec<_> = rules.iter().map(String::as_str).chain(document.to_str()).collect();
+        assert_ends(&dropping(&net, 3, &arguments), 4, "did not hold");
+    }
+    let document: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&json).expect("the document")).expect("JSON");
+    assert_eq!(document["status"], 4);
+    assert_eq!(document["rules"][0]["verdict"], "broke");
+    assert_eq!(document["rules"][0]["drops"], 3);
+    let document = fs::read_to_string(&xml).expect("the document");
+    assert!(document.contains("<testsuite ") && document.contains("failures=\"1\""), "{document}");
+    assert!(document.contains("3 drops seen, at most 2 allowed"), "{document}");
+    for file in [json, xml] {
+        fs::remove_file(file).expect("the document is there");
+    }
+}
+
+fn no_rules() {
+    let net = Net::new();
+    let ended = dropping(&net, 11, &[]);
+    assert_ends(&ended, 0, "there were no rules");
+    assert!(stderr(&ended).contains("__udp4_lib_rcv+"), "{}", stderr(&ended));
+}
