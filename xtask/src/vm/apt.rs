@@ -98,7 +98,9 @@ impl Apt {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut apt = Command::new(program);
+        // A mirror that stops answering is not waited for until somebody looks.
+        let mut apt = Command::new("timeout");
+        apt.args(["900", program]);
         for (option, path) in [
             ("Dir::State::Lists", "lists"),
             ("Dir::State::status", "status"),

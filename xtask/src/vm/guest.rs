@@ -23,7 +23,7 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What the kernel prints when it is beyond help, or was wrong.
 const FATAL: [&str; 5] =
-    ["Kernel panic - not syncing", "] BUG: ", "] Oops: ", "soft lockup - CPU#", "general protection fault"];
+    ["Kernel panic - not syncing", "] BUG: ", "] Oops: ", "soft lockup - CPU#", "] general protection fault"];
 
 /// How to run a guest.
 pub struct Machine<'a> {
@@ -39,6 +39,20 @@ pub struct Machine<'a> {
 
 /// A QEMU that does not outlive the value.
 struct Qemu(Child);
+
+impl Qemu {
+    /// How it ended by itself, if it did. Its console is closed a moment before that.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.0.try_wait() {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+}
 
 impl Drop for Qemu {
     fn drop(&mut self) {
@@ -71,7 +85,7 @@ impl Machine<'_> {
         if result.is_err() {
             console.print();
         }
-        let ended = qemu.0.try_wait().ok().flatten();
+        let ended = if result.is_err() { qemu.ended() } else { None };
         drop(qemu);
         result.with_context(|| why(ended, stderr))
     }
@@ -80,7 +94,7 @@ impl Machine<'_> {
     fn listen(&self, console: &mut Console, heard: &mut impl FnMut(&str)) -> Result<i32> {
         let boot = Instant::now() + BOOT;
         loop {
-            match console.next(boot, self.token).context("the kernel did not get as far as running init")? {
+            match console.next(boot, self.token).with_context(|| self.boot_failure())? {
                 (Event::Start, _) => break,
                 (Event::Fatal, line) => return Err(console.last_words(&line)),
                 _ => {}
@@ -96,6 +110,14 @@ impl Machine<'_> {
         }
     }
 
+    /// What to say, and to try, when a kernel does not boot.
+    fn boot_failure(&self) -> String {
+        let dir = self.kernel.parent().unwrap_or(self.kernel).display();
+        format!(
+            "the kernel did not get as far as init (is the download damaged? `rm -r '{dir}'` has it fetched again)"
+        )
+    }
+
     /// Runs the guest with its console on the terminal.
     pub fn interact(&self) -> Result<()> {
         let mut qemu = self.qemu();
@@ -108,7 +130,7 @@ impl Machine<'_> {
     }
 
     fn qemu(&self) -> Command {
-        // Killed even if we are: a guest that nobody hears would run for ever.
+        // Killed when we are, by whatever signal: a guest that nobody hears would run for ever.
         let mut qemu = Command::new("setpriv");
         qemu.args([
             "--pdeathsig",
@@ -169,7 +191,7 @@ impl Console {
                 self.said.push(line.clone());
                 Ok((event(&line, token), line))
             }
-            Err(RecvTimeoutError::Timeout) => bail!("no time left"),
+            Err(RecvTimeoutError::Timeout) => bail!("it took too long"),
             Err(RecvTimeoutError::Disconnected) => bail!("the console was closed"),
         }
     }

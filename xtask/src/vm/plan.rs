@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::id,
+    process::{Command, id},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     apt::{Apt, Mirror},
@@ -23,9 +23,13 @@ use super::{
     report::Outcome,
     rootfs::Rootfs,
 };
+use crate::command;
 
 /// How many guests run at once.
 const AT_ONCE: usize = 2;
+
+/// Megabytes for the packages of one kernel, unpacked twice, and two guests' file systems.
+const ROOM: u64 = 500;
 
 /// What the command finds: the program under test, and that a test that cannot run is a failure.
 const SETTING: &str = "\
@@ -175,6 +179,7 @@ fn prepare(series: &Series) -> Result<Kernel> {
 
 fn newest(series: &Series) -> Result<Kernel> {
     let cache = cache();
+    ensure_room(&cache)?;
     let apt = Apt::new(&cache.join("apt").join(series.name), &Mirror::of_system()?, series.suites)?;
     let available = apt.names("linux-")?;
     let Some(packages) = series.newest(&available) else {
@@ -186,6 +191,19 @@ fn newest(series: &Series) -> Result<Kernel> {
         unpack(&apt, &packages.names, &packages.release, &dir)?;
     }
     Ok(Kernel { release: packages.release, dir })
+}
+
+/// Fails while there is something to say: apt on a full disk waits in silence.
+fn ensure_room(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let df = command::output(Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(dir))?;
+    let free: u64 = df.lines().last().unwrap_or_default().trim().parse().context("df tells no figure")?;
+    ensure!(
+        free >= ROOM,
+        "{free} MB are free in {}, and kernels need {ROOM}: XDG_CACHE_HOME can move them",
+        dir.display()
+    );
+    Ok(())
 }
 
 /// Makes `dir` from packages. It appears when it is complete, so that a run cut short leaves no half of a kernel.
