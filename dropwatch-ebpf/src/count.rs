@@ -2,10 +2,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use dropwatch_common::{DropKey, Loss};
 
 use crate::maps::{COUNTS, LEDGER, NESTED};
@@ -70,13 +67,7 @@ fn lose(ctx: &RawTracePointContext, key: &DropKey, loss: Loss, errno: i32) {
 #[inline(always)]
 fn note(ctx: &RawTracePointContext, key: &DropKey, errno: i32) {
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(
-        ctx,
-        "new key: location {:x} reason {}: {}",
-        key.location,
-        key.reason,
-        errno
-    );
+    aya_log_ebpf::debug!(ctx, "new key: location {:x} reason {}: {}", key.location, key.reason, errno);
     #[cfg(not(feature = "log"))]
     let _ = (ctx, key, errno);
 }
