@@ -106,15 +106,18 @@ fn own_status() {
 fn cannot_run() {
     let net = Net::new();
     assert_ends(&output(&net, &[], &["/no/such/program"]), 127, "not found");
-    assert_ends(&output(&net, &[], &["/etc/passwd"]), 126, "could not be executed");
+    let file = std::env::temp_dir().join(format!("dropwatch-no-program-{}", std::process::id()));
+    fs::write(&file, "no program").expect("a file");
+    assert_ends(&output(&net, &[], &[file.to_str().expect("text")]), 126, "could not be executed");
+    fs::remove_file(file).expect("the file is there");
 }
 
 /// A check whose command has started, which is when it has made this file.
-fn started(net: &Net, script: &str) -> (Child, PathBuf) {
+fn started(net: &Net, arguments: &[&str], script: &str) -> (Child, PathBuf) {
     let file = std::env::temp_dir().join(format!("dropwatch-check-{}-{}", std::process::id(), net.inum()));
     let script = format!("touch {}; {script}", file.display());
     let child = net.run(|| {
-        check(net, &[], &["sh", "-c", &script])
+        check(net, arguments, &["sh", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -131,7 +134,7 @@ fn started(net: &Net, script: &str) -> (Child, PathBuf) {
 
 fn forwarded_signal() {
     let net = Net::new();
-    let (child, file) = started(&net, "exec sleep 100");
+    let (child, file) = started(&net, &[], "exec sleep 100");
     thread::sleep(Duration::from_millis(100));
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("the signal is sent");
     let ended = child.wait_with_output().expect("dropwatch ends");
@@ -142,7 +145,7 @@ fn forwarded_signal() {
 fn daemon() {
     let net = Net::new();
     let start = Instant::now();
-    let (child, file) = started(&net, "sleep 30 2>/dev/null & exit 0");
+    let (child, file) = started(&net, &[], "sleep 30 2>/dev/null & exit 0");
     let ended = child.wait_with_output().expect("dropwatch ends");
     let _ = fs::remove_file(file);
     assert_ends(&ended, 0, "no rules");
@@ -170,30 +173,22 @@ fn streams() {
 
 fn settle() {
     let net = Net::new();
-    let child = net.run(|| {
-        check(&net, &["--expect", &format!("{HERE}:9"), "--settle", "2s"], &["true"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("dropwatch starts")
-    });
+    let (child, file) = started(&net, &["--expect", &format!("{HERE}:9"), "--settle", "5s"], "exit 0");
     thread::sleep(Duration::from_secs(1));
     net.drop_datagrams(9);
-    assert_ends(&child.wait_with_output().expect("dropwatch ends"), 0, "the rule held");
+    let ended = child.wait_with_output().expect("dropwatch ends");
+    let _ = fs::remove_file(file);
+    assert_ends(&ended, 0, "the rule held");
 }
 
 fn loss() {
-    // Whichever drop comes first has the only row; the other reason's are lost.
+    // Whichever drop comes first has the only row; those of the other location are lost.
     let net = Net::new();
-    let child = net.run(|| {
-        check(&net, &["--max-rows", "1", "--max", "1000000000"], &["sleep", "2"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("dropwatch starts")
-    });
-    thread::sleep(Duration::from_millis(800));
+    let (child, file) = started(&net, &["--max-rows", "1", "--max", "1000000000"], "sleep 3");
     net.drop_datagrams(3);
     net.run(|| assert!(std::net::TcpStream::connect(("127.0.0.1", 9)).is_err()));
     let ended = child.wait_with_output().expect("dropwatch ends");
+    let _ = fs::remove_file(file);
     assert_ends(&ended, 4, "did not hold");
     assert!(stderr(&ended).contains("UNKNOWN --max"), "{}", stderr(&ended));
 }

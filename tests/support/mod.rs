@@ -13,3 +13,8 @@ use std::path::PathBuf;
 pub fn dropwatch() -> PathBuf {
     std::env::var_os("DROPWATCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_dropwatch").into(), PathBuf::from)
 }
+
+/// Whether this is a guest: an emulated machine, slower by a factor of thirty.
+pub fn is_guest() -> bool {
+    std::env::var_os("DROPWATCH_BIN").is_some()
+}
