@@ -27,7 +27,7 @@ pub fn build() -> Result<Programs> {
 
 fn cargo(subcommand: &str) -> std::process::Command {
     let mut cargo = command::cargo();
-    cargo.args([subcommand, "--release", "--locked", "--package", "dropwatch", "--target", TARGET]);
+    cargo.args([subcommand, "--profile", "guest", "--locked", "--package", "dropwatch", "--target", TARGET]);
     cargo.env("DROPWATCH_BPF_OBJECT", workspace::fresh_object(false));
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.current_dir(workspace::root());
