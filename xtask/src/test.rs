@@ -52,11 +52,12 @@ pub fn main(options: &Options) -> Result<()> {
 
 /// Whether the tests that drop packets run; where that is not for us to choose, why they cannot.
 fn will_run_live(options: &Options) -> Result<bool> {
-    let live = !options.no_live && command::is_root();
+    let live = !options.no_live && command::is_root() && workspace::has_live_tests();
     let unattended = env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
     ensure!(
         live || !unattended,
-        "the tests that drop packets are not optional with CI set: run as root, without --no-live"
+        "the tests that drop packets are not optional with CI set: run as root, without --no-live, and with \
+         tests/live.rs in place"
     );
     Ok(live)
 }
@@ -177,7 +178,9 @@ impl Checks {
     fn finish(mut self, live: bool) -> Result<()> {
         if !live {
             self.tally.skipped += 1;
-            println!("WARNING: the tests that drop packets were SKIPPED: they need root and no --no-live.");
+            println!(
+                "WARNING: the tests that drop packets were SKIPPED: they need root, tests/live.rs, no --no-live."
+            );
             println!("WARNING: nothing here shows that dropwatch counts a single drop.\n");
         }
         if !self.failed.is_empty() {

@@ -13,6 +13,11 @@ pub fn root() -> PathBuf {
     package.parent().map_or_else(|| package.clone(), Path::to_path_buf)
 }
 
+/// Whether there are tests that drop packets: the program of that name in `dropwatch/Cargo.toml`.
+pub fn has_live_tests() -> bool {
+    root().join("tests/live.rs").exists()
+}
+
 /// Cargo's target directory.
 pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))

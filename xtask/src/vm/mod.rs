@@ -72,9 +72,10 @@ pub fn all(tally: &mut Tally) -> Result<()> {
     println!("\n{}", report::tables(&outcomes));
     for outcome in &outcomes {
         *tally += outcome.tally;
-        // A kernel that died is a failure, and one that ran a command without tests a success.
-        tally.failed += usize::from(outcome.error.is_some());
-        tally.passed += usize::from(!outcome.failed() && outcome.tally == Tally::default());
+        let silent = outcome.tally == Tally::default() && outcome.error.is_none();
+        // A kernel that died failed, and so did one on which no test said anything. Booting alone tests nothing.
+        tally.failed += usize::from(outcome.error.is_some() || silent && plan.has_tests());
+        tally.skipped += usize::from(silent && !plan.has_tests());
     }
     Ok(())
 }

@@ -68,6 +68,11 @@ impl<'a> Plan<'a> {
         Ok(Self { programs, command, accel, timeout })
     }
 
+    /// Whether there are live tests to run at all.
+    pub fn has_tests(&self) -> bool {
+        self.programs.live.is_some()
+    }
+
     /// Runs the command on all of `chosen`, a few at once, and tells how each did.
     pub fn run(&self, chosen: &[&Series]) -> Vec<Outcome> {
         // One after the other: they share a mirror and a disk.

@@ -20,8 +20,8 @@ pub fn build() -> Result<Programs> {
     println!("building the programs for the guests");
     ebpf::build_fresh(false)?;
     let dropwatch = run::built_program(cargo("build").args(["--bin", "dropwatch"]))?;
-    let live = workspace::root().join("tests/live.rs").exists();
-    let live = live.then(|| run::built_program(cargo("test").args(["--no-run", "--test", "live"])));
+    let live = workspace::has_live_tests()
+        .then(|| run::built_program(cargo("test").args(["--no-run", "--test", "live"])));
     Ok(Programs { dropwatch, live: live.transpose().context("the live tests do not build")? })
 }
 
