@@ -10,8 +10,9 @@ use crate::{
     symbols::{Location, Status, Symbols, Table},
 };
 
-/// How long a report waits for a symbol table that is being read; reading takes about a tenth of it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long printing waits for a symbol table that is being read: far longer than it takes anywhere. Snapshots are
+/// taken on time meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Symbols and reasons of the running kernel.
 #[derive(Debug)]

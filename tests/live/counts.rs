@@ -64,18 +64,16 @@ fn two_reasons() {
     frames::send(&a, "va", to, IPV4, &to_nobody, 5);
     thread::sleep(Duration::from_millis(100));
     let reports = watch.stop();
-    if reports.rows().all(|row| row["reason"].is_null()) {
-        // A kernel without reasons has one row for both.
-        assert!(reports.rows().any(|row| row["count"] == 22), "{reports:?}");
+    // Kernels that have no names for these two reasons have one row for both.
+    if reports.with_reason("IP_LOCALNET") == 0 {
+        assert_eq!(reports.all_at("ip_rcv_finish_core"), 22, "{reports:?}");
         return;
     }
-    let rows: Vec<_> = reports.rows().filter(|row| row["count"] == 17 || row["count"] == 5).collect();
-    assert_eq!(rows.len(), 2, "{reports:?}");
-    assert_ne!(rows[0]["reason"], rows[1]["reason"], "{reports:?}");
-    if reports.with_reason("IP_LOCALNET") > 0 {
-        assert_eq!(rows[0]["location"], rows[1]["location"], "{reports:?}");
-        assert_eq!((reports.with_reason("IP_LOCALNET"), reports.with_reason("IP_INVALID_DEST")), (17, 5));
-    }
+    assert_eq!(reports.with_reason("IP_LOCALNET"), 17, "{reports:?}");
+    assert_eq!(reports.with_reason("IP_INVALID_DEST"), 5, "{reports:?}");
+    let place =
+        |reason| reports.rows().find(|row| row["reason"]["name"] == reason).map(|row| &row["location"]);
+    assert_eq!(place("IP_LOCALNET"), place("IP_INVALID_DEST"), "{reports:?}");
 }
 
 fn boundaries() {
@@ -176,7 +174,8 @@ fn ten_million() {
     });
     let reports = watch.stop();
     let oracle: u64 = nets.iter().map(Net::no_ports).sum();
-    assert_eq!(oracle, (all / cpus * cpus) as u64, "every datagram was dropped");
+    // A busy machine loses some on their way, elsewhere; not most.
+    assert!(oracle > all as u64 / 2, "{oracle} of {all} datagrams got there");
     let lost: u64 =
         ["map_full", "update_failed", "recursion_missed"].map(|word| reports.lost(word)).iter().sum();
     assert_eq!(reports.at(UDP, NO_SOCKET) + lost, oracle, "{lost} in the ledger");

@@ -134,6 +134,11 @@ fn joined(thread: &mut Option<JoinHandle<String>>) -> String {
     thread.take().map(|thread| thread.join().expect("a reading thread")).unwrap_or_default()
 }
 
+/// Whether a row is about a function, by its name in the source: compilers add to it where they clone functions.
+fn is_in(row: &Value, function: &str) -> bool {
+    row["location"]["symbol"].as_str().and_then(|symbol| symbol.split('.').next()) == Some(function)
+}
+
 /// The JSON reports of a run.
 #[derive(Debug)]
 pub struct Reports {
@@ -156,10 +161,16 @@ impl Reports {
     /// Drops at a location, by its symbol, over all reports; with this reason if the kernel gives any.
     pub fn at(&self, symbol: &str, reason: &str) -> u64 {
         self.rows()
-            .filter(|row| row["location"]["symbol"] == symbol)
+            .filter(|row| is_in(row, symbol))
             .filter(|row| row["reason"].is_null() || row["reason"]["name"] == reason)
             .map(|row| row["count"].as_u64().expect("a count"))
             .sum()
+    }
+
+    /// Drops at a location, by its symbol, whatever the reason.
+    pub fn all_at(&self, symbol: &str) -> u64 {
+        let rows = self.rows().filter(|row| is_in(row, symbol));
+        rows.map(|row| row["count"].as_u64().expect("a count")).sum()
     }
 
     /// Drops in no row, over all reports, by the ledger's word for them.
