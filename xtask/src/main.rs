@@ -1,5 +1,6 @@
 //! The tasks of the project's developers: `cargo xtask --help`.
 
+mod bench;
 mod command;
 mod ebpf;
 mod install;
@@ -22,6 +23,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what a drop costs, how long a start takes and how much memory it needs
+    Bench(bench::Options),
     /// Build the BPF object, or check that the committed one was built from these sources
     Ebpf(ebpf::Options),
     /// Run dropwatch with a BPF object built from the sources as they are now
@@ -34,6 +37,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
+        Task::Bench(options) => bench::main(&options),
         Task::Ebpf(options) => ebpf::main(&options),
         Task::Run(options) => run::main(&options),
         Task::Test(options) => test::main(&options),

@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{command, ebpf, workspace};
+use crate::{
+    command,
+    ebpf::{self, Variant},
+    workspace,
+};
 
 #[derive(Args)]
 pub struct Options {
@@ -22,14 +26,21 @@ pub struct Options {
 }
 
 pub fn main(options: &Options) -> Result<()> {
-    let object = workspace::fresh_object(options.log);
-    ebpf::build_fresh(options.log)?;
-    let features: &[&str] = if options.log { &["--features", "bpf-log"] } else { &[] };
-    let mut build = command::cargo();
-    build.args(["build", "--release", "--package", "dropwatch", "--bin", "dropwatch"]).args(features);
-    let program = built_program(build.env("DROPWATCH_BPF_OBJECT", &object).current_dir(workspace::root()))?;
+    let program = fresh_program(Variant::with_log(options.log))?;
     // Only the program itself needs root; cargo's files stay the user's.
     command::run(command::as_root(program).args(&options.args))
+}
+
+/// Builds dropwatch with a BPF object of the sources as they are now, and returns its path.
+pub fn fresh_program(variant: Variant) -> Result<PathBuf> {
+    ebpf::build_fresh(variant)?;
+    let mut build = command::cargo();
+    build.args(["build", "--release", "--package", "dropwatch", "--bin", "dropwatch"]);
+    if variant == Variant::Log {
+        build.args(["--features", "bpf-log"]);
+    }
+    let object = workspace::fresh_object(variant);
+    built_program(build.env("DROPWATCH_BPF_OBJECT", object).current_dir(workspace::root()))
 }
 
 /// Runs a cargo command that builds one program, and returns the program's path.

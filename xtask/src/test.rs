@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    command, ebpf,
+    command,
+    ebpf::{self, Variant},
     install::{self, Need},
     tally::Tally,
     vm, workspace,
@@ -74,7 +75,7 @@ fn run_all(checks: &mut Checks, live: bool, guests: bool) {
     advisories(checks);
     checks.step("the committed BPF object", |_| ebpf::check());
     checks.command("release build", &mut cargo(&["build", "--release", "--locked"]));
-    checks.step("the BPF object as of now", |_| ebpf::build_fresh(false));
+    checks.step("the BPF object as of now", |_| ebpf::build_fresh(Variant::Shipped));
     checks.step("tests", |tally| tests(tally, live));
     if guests {
         checks.step("tests in other kernels", vm::all);
@@ -103,7 +104,7 @@ fn cargo(args: &[&str]) -> Command {
 /// The tests of the workspace, with the BPF object of the sources as they are in it.
 fn tests(tally: &mut Tally, live: bool) -> Result<()> {
     let mut test = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
-    let fresh = workspace::fresh_object(false);
+    let fresh = workspace::fresh_object(Variant::Shipped);
     if fresh.exists() {
         test.env("DROPWATCH_BPF_OBJECT", fresh);
     }

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::ebpf::Variant;
+
 /// The root of the repository this program was started from.
 pub fn root() -> PathBuf {
     // `cargo run` says where the package is now; the place where it was compiled is the second best guess.
@@ -29,9 +31,9 @@ pub fn cargo_home() -> PathBuf {
     env::var_os("CARGO_HOME").map_or_else(|| home().join(".cargo"), PathBuf::from)
 }
 
-/// Where the BPF object is built before it goes anywhere else, and its log-printing sister.
-pub fn fresh_object(log: bool) -> PathBuf {
-    target().join("bpf").join(if log { "dropwatch-log.bpf.o" } else { "dropwatch.bpf.o" })
+/// Where a BPF object is built before it goes anywhere else.
+pub fn fresh_object(variant: Variant) -> PathBuf {
+    target().join("bpf").join(variant.file_name())
 }
 
 /// A path as the user would type it from the root of the repository.

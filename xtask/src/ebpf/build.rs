@@ -31,11 +31,44 @@ const KEPT: [&str; 7] = [
 const REMOVED: [&str; 6] =
     ["LD_LIBRARY_PATH", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "RUSTC_WORKSPACE_WRAPPER"];
 
+/// An object that the BPF program's sources can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// What is committed and embedded.
+    Shipped,
+    /// The same with its log records.
+    Log,
+    /// What the benchmark compares the shipped one with.
+    Bench,
+}
+
+impl Variant {
+    /// The one for people, with or without log records.
+    pub fn with_log(log: bool) -> Self {
+        if log { Self::Log } else { Self::Shipped }
+    }
+
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Shipped => "dropwatch.bpf.o",
+            Self::Log => "dropwatch-log.bpf.o",
+            Self::Bench => "bench.bpf.o",
+        }
+    }
+
+    /// The binary target it is linked from.
+    fn bin(self) -> &'static str {
+        match self {
+            Self::Shipped | Self::Log => "dropwatch",
+            Self::Bench => "bench",
+        }
+    }
+}
+
 /// What to build.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// With the program's log records.
-    pub log: bool,
+    pub variant: Variant,
     /// Only with the crates that the lock file names.
     pub locked: bool,
 }
@@ -47,17 +80,22 @@ pub fn build(wanted: Wanted, rustc: &Compiler, linker: &Linker) -> Result<Vec<u8
     let mut fetch = cargo(rustc, "fetch", linker, wanted)?;
     command::run(fetch.arg("--quiet")).context("the crates of the BPF program cannot be had")?;
     let mut compile = cargo(rustc, "build", linker, wanted)?;
-    compile.args(["--release", "--target", TARGET, "--target-dir"]).arg(&target);
-    if wanted.log {
+    let bin = wanted.variant.bin();
+    compile.args(["--release", "--bin", bin, "--target", TARGET, "--target-dir"]).arg(&target);
+    if wanted.variant == Variant::Log {
         compile.args(["--features", "log"]);
     }
     compile.env("CARGO_ENCODED_RUSTFLAGS", flags(&target, rustc));
     command::run(&mut compile).context("the BPF program does not build")?;
 
-    let built = target.join(TARGET).join("release/dropwatch");
+    let built = target.join(TARGET).join("release").join(bin);
     let with_dwarf = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let object = strip::strip(&with_dwarf)?;
-    let fresh = workspace::fresh_object(wanted.log);
+    let fresh = workspace::fresh_object(wanted.variant);
+    // A newer file of the same bytes would have cargo build anew whatever embeds it.
+    if fs::read(&fresh).is_ok_and(|old| old == object) {
+        return Ok(object);
+    }
     fs::write(&fresh, &object).with_context(|| format!("cannot write {}", fresh.display()))?;
     Ok(object)
 }

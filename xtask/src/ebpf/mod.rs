@@ -18,6 +18,7 @@ use crate::workspace;
 use build::{Wanted, build};
 use record::Record;
 
+pub use build::Variant;
 pub use compiler::{has_compiler, has_linker};
 
 #[derive(Args)]
@@ -36,17 +37,17 @@ pub struct Options {
 pub fn main(options: &Options) -> Result<()> {
     match &options.out {
         _ if options.check => check(),
-        Some(out) => write_elsewhere(options.log, out),
-        None if options.log => write_elsewhere(true, &workspace::fresh_object(true)),
+        Some(out) => write_elsewhere(Variant::with_log(options.log), out),
+        None if options.log => write_elsewhere(Variant::Log, &workspace::fresh_object(Variant::Log)),
         None => commit(),
     }
 }
 
 /// Builds the object as the sources are now, into the target directory only.
-pub fn build_fresh(log: bool) -> Result<()> {
+pub fn build_fresh(variant: Variant) -> Result<()> {
     let recorded = read_record().unwrap_or_default();
     let (compiler, linker) = compiler::pick(&recorded.compiler)?;
-    build(Wanted { log, locked: false }, &compiler, &linker)?;
+    build(Wanted { variant, locked: false }, &compiler, &linker)?;
     Ok(())
 }
 
@@ -74,9 +75,9 @@ fn read_record() -> Result<Record> {
     })
 }
 
-fn write_elsewhere(log: bool, out: &Path) -> Result<()> {
-    build_fresh(log)?;
-    let fresh = workspace::fresh_object(log);
+fn write_elsewhere(variant: Variant, out: &Path) -> Result<()> {
+    build_fresh(variant)?;
+    let fresh = workspace::fresh_object(variant);
     if out != fresh {
         fs::copy(&fresh, out).with_context(|| format!("cannot write {}", out.display()))?;
     }
@@ -89,7 +90,7 @@ fn commit() -> Result<()> {
     let old = read_record().unwrap_or_default();
     let (compiler, linker) = compiler::pick(&old.compiler)?;
     println!("compiler: {}\nlinker: {}", compiler.version, linker.version);
-    let object = build(Wanted { log: false, locked: false }, &compiler, &linker)?;
+    let object = build(Wanted { variant: Variant::Shipped, locked: false }, &compiler, &linker)?;
     let record = Record {
         compiler: compiler.version,
         linker: linker.version,
@@ -126,7 +127,7 @@ pub fn check() -> Result<()> {
     let (compiler, linker) = compiler::pick(&record.compiler).context(
         "the committed object fits its record and sources, but without a compiler it cannot be rebuilt",
     )?;
-    let fresh = build(Wanted { log: false, locked: true }, &compiler, &linker)?;
+    let fresh = build(Wanted { variant: Variant::Shipped, locked: true }, &compiler, &linker)?;
     if compiler.version != record.compiler || linker.version != record.linker {
         println!("{shown}: fits its record and the sources; not compared byte by byte:");
         println!("  made by    {}; {}", record.compiler, record.linker);
@@ -149,7 +150,7 @@ fn compare(shown: &str, committed: &[u8], fresh: &[u8]) -> Result<()> {
          build picked up something of this machine: compare both with `llvm-readelf -a`",
         committed.len(),
         fresh.len(),
-        workspace::shown(&workspace::fresh_object(false))
+        workspace::shown(&workspace::fresh_object(Variant::Shipped))
     )
 }
 

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::{command, ebpf, run, workspace};
+use crate::{
+    command,
+    ebpf::{self, Variant},
+    run, workspace,
+};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -18,7 +22,7 @@ pub struct Programs {
 /// Builds dropwatch with the BPF object of the sources as they are, and the live tests.
 pub fn build() -> Result<Programs> {
     println!("building the programs for the guests");
-    ebpf::build_fresh(false)?;
+    ebpf::build_fresh(Variant::Shipped)?;
     let dropwatch = run::built_program(cargo("build").args(["--bin", "dropwatch"]))?;
     let live = workspace::has_live_tests()
         .then(|| run::built_program(cargo("test").args(["--no-run", "--test", "live"])));
@@ -28,7 +32,7 @@ pub fn build() -> Result<Programs> {
 fn cargo(subcommand: &str) -> std::process::Command {
     let mut cargo = command::cargo();
     cargo.args([subcommand, "--profile", "guest", "--locked", "--package", "dropwatch", "--target", TARGET]);
-    cargo.env("DROPWATCH_BPF_OBJECT", workspace::fresh_object(false));
+    cargo.env("DROPWATCH_BPF_OBJECT", workspace::fresh_object(Variant::Shipped));
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.current_dir(workspace::root());
     cargo

@@ -1,0 +1,90 @@
+//! `cargo xtask bench`: what watching costs, in one run and one table.
+
+mod contender;
+mod cost;
+mod machine;
+mod memory;
+mod monitor;
+mod sender;
+mod start;
+mod statistics;
+mod symbols;
+mod table;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{command, ebpf::Variant, run};
+use machine::Machine;
+use table::Figure;
+
+/// How to read the table.
+const NOTES: &str = "\
+a drop more: the least slice of about 2,000 drops of all rounds, minus that with nothing attached; the spread is
+    from the least slice to the first quartile
+round by round: the least slice of a round minus that with nothing attached in the same round, at the median of
+    the rounds; the spread is between the quartiles
+";
+
+#[derive(Args)]
+pub struct Options {
+    /// Measure this alone
+    #[arg(long)]
+    only: Option<Part>,
+    /// Rounds of each contender in `cost`
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(4..))]
+    rounds: u32,
+    /// Write the same figures here, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The time that a drop takes longer
+    Cost,
+    /// The time from the start of the program until it counts
+    Start,
+    /// The memory of the program and of its maps
+    Memory,
+    /// The time until the first address has a name
+    Symbols,
+}
+
+impl Part {
+    fn measure(self, dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
+        match self {
+            Self::Cost => cost::measure(dropwatch, rounds),
+            Self::Start => start::measure(dropwatch),
+            Self::Memory => memory::measure(dropwatch),
+            Self::Symbols => symbols::measure(),
+        }
+    }
+}
+
+pub fn main(options: &Options) -> Result<()> {
+    ensure!(
+        command::is_root(),
+        "the benchmark loads BPF programs and makes a network namespace: run it as root"
+    );
+    let dropwatch = run::fresh_program(Variant::Shipped)?;
+    let machine = Machine::read(&dropwatch)?;
+    let parts: &[Part] = options.only.as_ref().map_or(Part::value_variants(), std::slice::from_ref);
+    let mut figures = Vec::new();
+    for part in parts {
+        figures
+            .extend(part.measure(&dropwatch, options.rounds).with_context(|| format!("measuring {part:?}"))?);
+    }
+    print!("{machine}\n{}\n{NOTES}", table::markdown(&figures));
+    if let Some(file) = &options.json {
+        let json = serde_json::json!({ "machine": machine.json(), "figures": table::json(&figures) });
+        fs::write(file, format!("{json:#}\n")).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}

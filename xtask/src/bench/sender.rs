@@ -1,0 +1,176 @@
+//! Drops on demand: a private network namespace in which every datagram is dropped on its way out.
+
+use std::{
+    fs,
+    io::IoSlice,
+    net::{SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd as _,
+    process::Command,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
+    sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg},
+    time::{ClockId, clock_gettime},
+    unistd::{Pid, gettid},
+};
+
+use crate::command;
+
+/// Datagrams in one system call.
+const BATCH: usize = 64;
+
+/// Drops that are timed together: enough that the clock does not matter, and so few (about two milliseconds) that
+/// many slices are over before anything disturbs them.
+pub const SLICE: usize = 32 * BATCH;
+
+/// Where the datagrams would go: an address for documentation, to the discard port.
+const DESTINATION: &str = "192.0.2.2:9";
+
+/// What makes the namespace, but for the filter. A pair of devices is asked for as kernels without dummy devices
+/// have it, too; nothing arrives at its other end.
+const SET_UP: [&str; 6] = [
+    "ip link add out type veth peer name in",
+    "ip address add 192.0.2.1/24 dev out",
+    "ip link set in up",
+    "ip link set out up",
+    "ip neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev out",
+    "tc qdisc add dev out clsact",
+];
+
+/// A classifier of one instruction: return 2, `TC_ACT_SHOT`, for all that leaves the device. tc reads decimal only.
+const FILTER: [&str; 9] = ["filter", "add", "dev", "out", "egress", "bpf", "da", "bytecode", "1,6 0 0 2,"];
+
+/// A thread in a namespace of its own, on one processor; both end when this is dropped.
+pub struct Sender {
+    counts: Option<SyncSender<usize>>,
+    times: Receiver<Result<Vec<Duration>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sender {
+    pub fn start() -> Result<Self> {
+        let (counts, requests) = sync_channel(1);
+        let (answers, times) = sync_channel(1);
+        let thread = thread::Builder::new().name("sender".into()).spawn(move || serve(&requests, &answers));
+        let thread = thread.context("cannot start a thread")?;
+        let sender = Self { counts: Some(counts), times, thread: Some(thread) };
+        // A namespace that cannot be made is known before anything is measured.
+        sender.drop_packets(1)?;
+        Ok(sender)
+    }
+
+    /// Drops exactly so many times [`SLICE`] packets, and returns the processor time of each slice.
+    pub fn drop_packets(&self, slices: usize) -> Result<Vec<Duration>> {
+        let asked = self.counts.as_ref().is_some_and(|counts| counts.send(slices).is_ok());
+        let answer = self.times.recv();
+        ensure!(asked || answer.is_ok(), "the sending thread ended");
+        answer.context("the sending thread ended")?
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.counts = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread: makes the namespace, then drops as often as asked.
+fn serve(requests: &Receiver<usize>, answers: &SyncSender<Result<Vec<Duration>>>) {
+    let socket = match set_up() {
+        Ok(socket) => socket,
+        Err(error) => {
+            let _ = answers.send(Err(error.context("cannot make a namespace whose packets are dropped")));
+            return;
+        }
+    };
+    for slices in requests {
+        if answers.send(timed(&socket, slices)).is_err() {
+            return;
+        }
+    }
+}
+
+fn set_up() -> Result<UdpSocket> {
+    unshare(CloneFlags::CLONE_NEWNET).context("no network namespace")?;
+    pin().context("cannot stay on one processor")?;
+    take_precedence();
+    // Its neighbour discovery would be dropped as well, and counted. It may be absent altogether.
+    let _ = fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    for line in SET_UP {
+        let mut words = line.split(' ');
+        let mut program = Command::new(words.next().unwrap_or_default());
+        command::output(program.args(words))?;
+    }
+    command::output(Command::new("tc").args(FILTER))?;
+    UdpSocket::bind("192.0.2.1:0").context("no socket")
+}
+
+/// Keeps this thread on the last processor it may use: the first one has the machine's interrupts.
+fn pin() -> Result<()> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let last = (0..CpuSet::count()).rfind(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(last.context("no processor is allowed")?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
+}
+
+/// Lets nobody interrupt a slice: whoever runs in between leaves cold caches behind. It is better, not needed.
+fn take_precedence() {
+    let mut chrt = Command::new("chrt");
+    chrt.args(["--fifo", "--reset-on-fork", "--pid", "1"]).arg(gettid().to_string());
+    if let Err(error) = command::output(&mut chrt) {
+        eprintln!("cost: more noise than need be, the sending thread has no precedence: {error:#}");
+    }
+}
+
+/// Sends, and has the kernel confirm that each datagram was dropped.
+fn timed(socket: &UdpSocket, slices: usize) -> Result<Vec<Duration>> {
+    let before = dropped()?;
+    let mut times = Vec::with_capacity(slices);
+    for _ in 0..slices {
+        let start = processor_time()?;
+        send(socket, SLICE)?;
+        times.push(processor_time()?.saturating_sub(start));
+    }
+    let (sent, dropped) = ((slices * SLICE) as u64, dropped()? - before);
+    ensure!(dropped == sent, "{sent} datagrams were sent but {dropped} packets dropped");
+    Ok(times)
+}
+
+/// Processor time of this thread: the kernel works for it until the packet is dropped, and what others do on the
+/// processor meanwhile does not count.
+fn processor_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("no processor time")?.into())
+}
+
+fn send(socket: &UdpSocket, count: usize) -> Result<()> {
+    let to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
+    let to = [Some(SockaddrIn::from(to)); BATCH];
+    let payloads = [[IoSlice::new(b"x")]; BATCH];
+    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+    let mut left = count;
+    while left > 0 {
+        let some = left.min(BATCH);
+        let fd = socket.as_raw_fd();
+        let sent = sendmmsg(fd, &mut headers, &payloads[..some], &to[..some], [], MsgFlags::empty());
+        left -= sent.context("cannot send")?.count();
+    }
+    Ok(())
+}
+
+/// What the classifier has dropped so far, as the kernel counts it.
+fn dropped() -> Result<u64> {
+    let mut tc = Command::new("tc");
+    let text = command::output(tc.args(["-statistics", "-json", "qdisc", "show", "dev", "out"]))?;
+    let qdiscs: serde_json::Value = serde_json::from_str(&text).context("tc printed no JSON")?;
+    let clsact = qdiscs.as_array().and_then(|all| all.iter().find(|qdisc| qdisc["kind"] == "clsact"));
+    clsact.and_then(|qdisc| qdisc["drops"].as_u64()).context("tc tells of no drops")
+}
