@@ -16,7 +16,7 @@ use nix::{
 
 use crate::{
     Test,
-    support::{self, net::Net},
+    support::{self, net::Net, udp_receiver},
 };
 
 /// All of them.
@@ -76,14 +76,17 @@ fn assert_ends(output: &Output, status: i32, words: &str) {
     assert!(last.contains(words), "{message}");
 }
 
-const HERE: &str = "location=__udp4_lib_rcv";
+/// The rule's words for where datagrams to a closed port are dropped, with a number.
+fn here(drops: u64) -> String {
+    format!("location={}:{drops}", udp_receiver())
+}
 
 fn by_one_drop() {
     let net = Net::new();
-    let held = dropping(&net, 7, &["--max", &format!("{HERE}:7")]);
+    let held = dropping(&net, 7, &["--max", &here(7)]);
     assert_ends(&held, 0, "the rule held");
     assert!(stderr(&held).contains("7 drops seen, at most 7 allowed"), "{}", stderr(&held));
-    let broken = dropping(&net, 8, &["--max", &format!("{HERE}:7")]);
+    let broken = dropping(&net, 8, &["--max", &here(7)]);
     assert_ends(&broken, 4, "1 of 1 rules did not hold");
     assert!(stderr(&broken).contains("FAILED  --max"), "{}", stderr(&broken));
     assert!(stderr(&broken).contains("the whole host"), "the scope is named: {}", stderr(&broken));
@@ -91,8 +94,8 @@ fn by_one_drop() {
 
 fn expectation() {
     let net = Net::new();
-    assert_ends(&dropping(&net, 5, &["--expect", &format!("{HERE}:5")]), 0, "held");
-    assert_ends(&dropping(&net, 4, &["--expect", &format!("{HERE}:5")]), 4, "did not hold");
+    assert_ends(&dropping(&net, 5, &["--expect", &here(5)]), 0, "held");
+    assert_ends(&dropping(&net, 4, &["--expect", &here(5)]), 4, "did not hold");
 }
 
 fn own_status() {
@@ -173,7 +176,7 @@ fn streams() {
 
 fn settle() {
     let net = Net::new();
-    let (child, file) = started(&net, &["--expect", &format!("{HERE}:9"), "--settle", "5s"], "exit 0");
+    let (child, file) = started(&net, &["--expect", &here(9), "--settle", "5s"], "exit 0");
     thread::sleep(Duration::from_secs(1));
     net.drop_datagrams(9);
     let ended = child.wait_with_output().expect("dropwatch ends");
@@ -224,7 +227,7 @@ fn documents() {
     let net = Net::new();
     let file = |ending| std::env::temp_dir().join(format!("dropwatch-check-{}.{ending}", std::process::id()));
     let (json, xml) = (file("json"), file("xml"));
-    let rules = ["--max", &format!("{HERE}:2"), "--report"].map(str::to_owned);
+    let rules = ["--max", &here(2), "--report"].map(str::to_owned);
     for document in [&json, &xml] {
         let arguments: Vec<_> = rules.iter().map(String::as_str).chain(document.to_str()).collect();
         assert_ends(&dropping(&net, 3, &arguments), 4, "did not hold");
@@ -246,5 +249,5 @@ fn no_rules() {
     let net = Net::new();
     let ended = dropping(&net, 11, &[]);
     assert_ends(&ended, 0, "there were no rules");
-    assert!(stderr(&ended).contains("__udp4_lib_rcv+"), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains(&format!("{}+", udp_receiver())), "{}", stderr(&ended));
 }

@@ -13,6 +13,7 @@ use crate::{
         frames::{self, Ipv4},
         is_guest,
         net::Net,
+        udp_receiver,
         watch::{Reports, Watch},
     },
 };
@@ -28,8 +29,6 @@ pub const TESTS: &[Test] = &[
     ("ten_million_drops_from_all_cpus_are_counted_to_the_last_one", ten_million),
 ];
 
-/// Where the kernel drops a datagram that finds no socket.
-const UDP: &str = "__udp4_lib_rcv";
 const NO_SOCKET: &str = "NO_SOCKET";
 
 fn closed_udp_port() {
@@ -37,8 +36,8 @@ fn closed_udp_port() {
     let watch = Watch::start(&["-o", "json"]);
     net.drop_datagrams(123);
     let reports = watch.stop();
-    assert_eq!(reports.at(UDP, NO_SOCKET), 123, "{reports:?}");
-    let row = reports.rows().find(|row| row["location"]["symbol"] == UDP).expect("a row");
+    assert_eq!(reports.at(udp_receiver(), NO_SOCKET), 123, "{reports:?}");
+    let row = reports.rows().find(|row| row["location"]["symbol"] == udp_receiver()).expect("a row");
     assert_eq!(row["location"]["module"], "kernel");
     let (offset, size) = (row["location"]["offset"].as_u64(), row["location"]["size"].as_u64());
     assert!(offset > Some(0) && offset < size, "inside the function: {row}");
@@ -87,7 +86,7 @@ fn boundaries() {
         thread::sleep(Duration::from_millis(10));
     }
     let reports = watch.stop();
-    assert_eq!(reports.at(UDP, NO_SOCKET), sent);
+    assert_eq!(reports.at(udp_receiver(), NO_SOCKET), sent);
     assert_eq!(net.no_ports(), sent, "the kernel's own count");
     // An emulated machine is too slow for a report every 10 ms, and says so in the reports that cover others.
     let enough = if is_guest() { 100 } else { 1000 };
@@ -114,8 +113,8 @@ fn two_instances() {
     let slow = Watch::start(&["-o", "json", "-i", "700ms"]);
     net.flood(200_000);
     let (fast, slow) = (fast.stop(), slow.stop());
-    assert_eq!(fast.at(UDP, NO_SOCKET), 200_000);
-    assert_eq!(slow.at(UDP, NO_SOCKET), 200_000);
+    assert_eq!(fast.at(udp_receiver(), NO_SOCKET), 200_000);
+    assert_eq!(slow.at(udp_receiver(), NO_SOCKET), 200_000);
 }
 
 fn full_map() {
@@ -156,7 +155,7 @@ fn slow_reader() {
     let ended = watch.wait();
     assert!(ended.status.success(), "{ended:?}");
     let reports = Reports::parse(&reader.join().expect("the reader"), ended.stderr);
-    assert_eq!(reports.at(UDP, NO_SOCKET), 3000);
+    assert_eq!(reports.at(udp_receiver(), NO_SOCKET), 3000);
     assert_consistent(&reports);
 }
 
@@ -178,6 +177,6 @@ fn ten_million() {
     assert!(oracle > all as u64 / 2, "{oracle} of {all} datagrams got there");
     let lost: u64 =
         ["map_full", "update_failed", "recursion_missed"].map(|word| reports.lost(word)).iter().sum();
-    assert_eq!(reports.at(UDP, NO_SOCKET) + lost, oracle, "{lost} in the ledger");
+    assert_eq!(reports.at(udp_receiver(), NO_SOCKET) + lost, oracle, "{lost} in the ledger");
     assert_consistent(&reports);
 }

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     Test,
-    support::{self, net::Net, watch::Watch},
+    support::{self, net::Net, udp_receiver, watch::Watch},
 };
 
 /// All of them.
@@ -80,7 +80,7 @@ fn signals() {
         watch.signal(signal);
         let reports = watch.reports();
         assert_eq!(reports.reports.len(), 1, "{signal}");
-        assert_eq!(reports.at("__udp4_lib_rcv", "NO_SOCKET"), 5, "{signal}");
+        assert_eq!(reports.at(udp_receiver(), "NO_SOCKET"), 5, "{signal}");
     }
 }
 
@@ -127,7 +127,7 @@ fn late() {
     watch.signal(Signal::SIGCONT);
     thread::sleep(Duration::from_millis(150));
     let reports = watch.stop();
-    assert_eq!(reports.at("__udp4_lib_rcv", "NO_SOCKET"), 7);
+    assert_eq!(reports.at(udp_receiver(), "NO_SOCKET"), 7);
     assert!(reports.stderr.contains("this report is late"), "{}", reports.stderr);
     let longest =
         reports.reports.iter().filter_map(|report| report["elapsed_s"].as_f64()).fold(0.0, f64::max);
@@ -184,7 +184,7 @@ fn seven_drops_with(kallsyms: &str) -> u64 {
     net.drop_datagrams(7);
     let reports = watch.stop();
     fs::remove_file(file).expect("the file is there");
-    reports.at("__udp4_lib_rcv", "NO_SOCKET")
+    reports.at(udp_receiver(), "NO_SOCKET")
 }
 
 fn saved_kallsyms() {
@@ -254,8 +254,8 @@ fn classic() {
     net.drop_datagrams(6);
     watch.signal(Signal::SIGINT);
     let ended = watch.wait();
-    let line = ended.stdout.lines().find(|line| line.contains("__udp4_lib_rcv")).expect("a row");
-    let rest = line.strip_prefix("6 drops at __udp4_lib_rcv+").expect("count and symbol");
+    let line = ended.stdout.lines().find(|line| line.contains(udp_receiver())).expect("a row");
+    let rest = line.strip_prefix(&format!("6 drops at {}+", udp_receiver())).expect("count and symbol");
     let (offset, rest) = rest.split_once(" (0x").expect("offset");
     assert!(u64::from_str_radix(offset, 16).is_ok(), "{line}");
     assert!(rest.ends_with(") [software]"), "{line}");
@@ -267,9 +267,9 @@ fn text() {
     net.drop_datagrams(6);
     watch.signal(Signal::SIGINT);
     let ended = watch.wait();
-    let line = ended.stdout.lines().find(|line| line.contains("__udp4_lib_rcv")).expect("a row");
+    let line = ended.stdout.lines().find(|line| line.contains(udp_receiver())).expect("a row");
     let (time, rest) = line.split_once(' ').expect("a time");
     assert!(time.ends_with('Z') && time.len() == "2026-11-21T22:00:05Z".len(), "{line}");
-    assert!(rest.starts_with("6 packets dropped at __udp4_lib_rcv+0x"), "{line}");
+    assert!(rest.starts_with(&format!("6 packets dropped at {}+0x", udp_receiver())), "{line}");
     assert!(rest.contains(" [kernel] reason "), "{line}");
 }
