@@ -8,6 +8,7 @@ use crate::{
     report::Names,
     source_lines::{LineService, SourceLine},
     symbols::{Location, Status, Symbols, Table},
+    sys::trim_memory,
 };
 
 /// How long printing waits for a symbol table that is being read: far longer than it takes anywhere. Snapshots are
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct KernelNames {
     symbols: Symbols,
+    /// Of the symbol table that was used last.
+    generation: Option<u64>,
     /// Whether somebody has been told that there are no symbols.
     told: bool,
     /// None on kernels that give no reasons.
@@ -40,6 +43,7 @@ impl KernelNames {
         let load = || thread::Builder::new().name("reasons".into()).spawn(load_reasons).ok();
         Self {
             symbols,
+            generation: None,
             told: false,
             reasons: None,
             loading: has_reason.then(load).flatten(),
@@ -53,6 +57,11 @@ impl KernelNames {
             self.reasons = Some(thread.join().unwrap_or_default());
         }
         let table = self.symbols.table(PATIENCE);
+        if self.generation != Some(table.generation()) {
+            self.generation = Some(table.generation());
+            // What reading it took is not needed any more.
+            trim_memory();
+        }
         // That they are hidden is said before anything is done.
         if let (Status::Unavailable(_), false) = (table.status(), self.told) {
             self.told = true;
