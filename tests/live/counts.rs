@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::{
     Test,
     support::{
-        frames::{self, Ipv4},
+        frames::{self, IPV4, Packet},
         is_guest,
         net::Net,
         udp_receiver,
@@ -54,11 +54,10 @@ fn wire() -> (Net, Net, [u8; 6]) {
 }
 
 fn two_reasons() {
-    const IPV4: u16 = 0x0800;
     let (a, _b, to) = wire();
     let watch = Watch::start(&["-o", "json"]);
-    let from_loopback = Ipv4::udp([127, 1, 2, 3], [10, 99, 0, 2], 9).bytes();
-    let to_nobody = Ipv4::udp([10, 99, 0, 1], [0, 0, 0, 0], 9).bytes();
+    let from_loopback = Packet::udp([127, 1, 2, 3], [10, 99, 0, 2], 9).bytes();
+    let to_nobody = Packet::udp([10, 99, 0, 1], [0, 0, 0, 0], 9).bytes();
     frames::send(&a, "va", to, IPV4, &from_loopback, 17);
     frames::send(&a, "va", to, IPV4, &to_nobody, 5);
     thread::sleep(Duration::from_millis(100));

@@ -4,6 +4,7 @@
 //! rows that only it can have caused.
 
 pub mod frames;
+pub mod inject;
 pub mod net;
 pub mod watch;
 

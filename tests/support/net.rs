@@ -50,24 +50,45 @@ impl Net {
         })
     }
 
-    /// Runs a command in the namespace; it has to succeed.
-    pub fn command(&self, program: &str, arguments: &[&str]) {
+    /// Runs a command in the namespace; it has to succeed. What it prints comes back.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> String {
+        self.try_command(program, arguments)
+            .unwrap_or_else(|error| panic!("{program} {arguments:?}: {error}"))
+    }
+
+    /// Runs a command in the namespace; what it prints, or what is wrong.
+    pub fn try_command(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let output = self.run(|| Command::new(program).args(arguments).output());
-        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-        assert!(
-            output.status.success(),
-            "{program} {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = output.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A command by its words, none of which has a blank in it.
+    pub fn words(&self, line: &str) -> String {
+        let words: Vec<_> = line.split(' ').collect();
+        self.command(words[0], &words[1..])
     }
 
     /// `ip` with the words of `line`.
     pub fn ip(&self, line: &str) {
-        self.command("ip", &line.split(' ').collect::<Vec<_>>());
+        self.words(&format!("ip {line}"));
+    }
+
+    /// A neighbour that need not be asked for its address.
+    pub fn neighbour(&self, neighbour: &str, address: [u8; 6], device: &str) {
+        let address = address.map(|byte| format!("{byte:02x}")).join(":");
+        self.ip(&format!("neigh replace {neighbour} lladdr {address} dev {device} nud permanent"));
+    }
+
+    /// Whether a device can send.
+    pub fn is_up(&self, device: &str) -> bool {
+        self.words(&format!("ip -o link show dev {device}")).contains("state UP")
     }
 
     /// Sets a sysctl of the namespace, such as `net/ipv4/ip_forward`.
-    #[expect(dead_code, reason = "for the injected cases")]
     pub fn sysctl(&self, name: &str, value: &str) {
         self.run(|| fs::write(format!("/proc/sys/{name}"), value)).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
@@ -85,8 +106,7 @@ impl Net {
 
     /// The hardware address of a device.
     pub fn hardware_address(&self, device: &str) -> [u8; 6] {
-        let output = self.run(|| Command::new("ip").args(["-o", "link", "show", "dev", device]).output());
-        let text = String::from_utf8(output.expect("ip").stdout).expect("text");
+        let text = self.words(&format!("ip -o link show dev {device}"));
         let mac =
             text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
         let mut bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a byte"));

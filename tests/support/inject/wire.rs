@@ -1,0 +1,119 @@
+//! Two namespaces with a wire between them, quiet until something is sent.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{A, B, Expected, Prepared};
+use crate::support::{
+    frames::{self, Packet},
+    net::Net,
+};
+
+/// Longer than a device takes to come up, under emulation too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is sent on `va` in one namespace arrives at `vb` in the other.
+pub struct Wire {
+    pub a: Net,
+    pub b: Net,
+    /// The hardware address of `vb`.
+    pub to: [u8; 6],
+}
+
+impl Wire {
+    /// A wire without IPv6, whose chatter at link-up would be dropped.
+    pub fn new() -> Self {
+        let (a, b) = (Net::new(), Net::new());
+        for net in [&a, &b] {
+            net.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+            net.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        }
+        Self::between(a, b)
+    }
+
+    /// A wire with the addresses `fd00:99::1` and `fd00:99::2` as well, once they can be used.
+    pub fn with_ipv6() -> Self {
+        let (a, b) = (Net::new(), Net::new());
+        for net in [&a, &b] {
+            for scope in ["all", "default"] {
+                // No addresses but ours, and what groups there are is told once and soon.
+                net.sysctl(&format!("net/ipv6/conf/{scope}/addr_gen_mode"), "1");
+                net.sysctl(&format!("net/ipv6/conf/{scope}/mldv2_unsolicited_report_interval"), "1");
+                net.sysctl(&format!("net/ipv6/conf/{scope}/router_solicitations"), "0");
+            }
+        }
+        let wire = Self::between(a, b);
+        wire.a.ip("addr add fd00:99::1/64 dev va nodad");
+        wire.b.ip("addr add fd00:99::2/64 dev vb nodad");
+        thread::sleep(Duration::from_millis(300));
+        wire
+    }
+
+    fn between(a: Net, b: Net) -> Self {
+        for net in [&a, &b] {
+            for name in ["all", "default"] {
+                // New namespaces inherit what the host has chosen.
+                net.sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0");
+                net.sysctl(&format!("net/ipv4/conf/{name}/accept_local"), "0");
+            }
+            net.sysctl("net/ipv4/ip_forward", "0");
+        }
+        a.join("va", &format!("{A}/24"), &b, "vb", &format!("{B}/24"));
+        let to = b.hardware_address("vb");
+        for (net, device, neighbour, address) in [(&a, "va", B, to), (&b, "vb", A, a.hardware_address("va"))]
+        {
+            await_carrier(net, device);
+            net.neighbour(&neighbour.to_string(), address, device);
+        }
+        Self { a, b, to }
+    }
+
+    /// Another wire out of B, from `vc` at 10.97.0.2 to a namespace where `vd` is 10.97.0.1.
+    pub fn way_out(&self) -> Net {
+        let c = Net::new();
+        c.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+        self.b.join("vc", "10.97.0.2/24", &c, "vd", "10.97.0.1/24");
+        await_carrier(&self.b, "vc");
+        self.b.neighbour("10.97.0.1", c.hardware_address("vd"), "vc");
+        c
+    }
+
+    /// Puts copies of a packet on the wire.
+    pub fn send(&self, packet: &Packet, count: u64) {
+        frames::send(&self.a, "va", self.to, packet.ethertype(), &packet.bytes(), count);
+    }
+
+    /// The case in which copies of this packet arrive at B and are dropped there.
+    pub fn packets(self, packet: &Packet, expected: Expected) -> Prepared {
+        let bytes = packet.bytes();
+        self.mangled(packet, bytes, expected)
+    }
+
+    /// The same with the packet's bytes changed.
+    pub fn mangled(self, packet: &Packet, bytes: Vec<u8>, expected: Expected) -> Prepared {
+        let (to, ethertype) = (self.to, packet.ethertype());
+        self.frames(to, ethertype, bytes, expected.of(packet))
+    }
+
+    /// The case in which copies of this frame arrive at B and are dropped there.
+    pub fn frames(self, to: [u8; 6], ethertype: u16, bytes: Vec<u8>, expected: Expected) -> Prepared {
+        let count = expected.count;
+        let expected = expected.on(&self.b, "vb");
+        Prepared::new(expected, move || {
+            // All of the wire is captured, so that B stays.
+            let wire = &self;
+            frames::send(&wire.a, "va", to, ethertype, &bytes, count);
+        })
+    }
+}
+
+/// Waits until a device can send.
+fn await_carrier(net: &Net, device: &str) {
+    let start = Instant::now();
+    while !net.is_up(device) {
+        assert!(start.elapsed() < PATIENCE, "{device} does not come up");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
