@@ -53,8 +53,10 @@ pub struct Tcp {
 }
 
 /// TCP flags.
+pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
 
 impl Packet {
     pub fn new(
@@ -191,11 +193,15 @@ fn checksum(bytes: &[u8]) -> u16 {
     !u16::try_from(sum).expect("folded")
 }
 
+/// An Ethernet frame.
+pub fn frame(to: [u8; 6], from: [u8; 6], ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    to.into_iter().chain(from).chain(ethertype.to_be_bytes()).chain(packet.iter().copied()).collect()
+}
+
 /// Puts `count` copies of an Ethernet frame on the wire behind `device`.
 pub fn send(net: &Net, device: &str, to: [u8; 6], ethertype: u16, packet: &[u8], count: u64) {
     let from = net.hardware_address(device);
-    let frame: Vec<u8> =
-        to.into_iter().chain(from).chain(ethertype.to_be_bytes()).chain(packet.iter().copied()).collect();
+    let frame = frame(to, from, ethertype, packet);
     net.run(|| {
         let index = if_nametoindex(device).expect("the device's index");
         let socket = packet_socket().expect("a packet socket");

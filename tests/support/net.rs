@@ -5,6 +5,7 @@ use std::{
     io::IoSlice,
     net::{SocketAddr, UdpSocket},
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    path::Path,
     process::Command,
     thread,
 };
@@ -31,6 +32,18 @@ impl Net {
         });
         let net = Self { namespace: namespace.join().expect("the thread that makes a namespace") };
         net.ip("link set lo up");
+        net
+    }
+
+    /// A new namespace without IPv6, whose chatter on every new device would be dropped.
+    pub fn quiet() -> Self {
+        let net = Self::new();
+        for scope in ["all", "default"] {
+            let name = format!("net/ipv6/conf/{scope}/disable_ipv6");
+            if Path::new("/proc/sys").join(&name).exists() {
+                net.sysctl(&name, "1");
+            }
+        }
         net
     }
 
@@ -145,10 +158,15 @@ impl Net {
 
     /// Datagrams that found no socket, as the kernel itself counts them for the namespace.
     pub fn no_ports(&self) -> u64 {
-        let snmp = self.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).expect("/proc/net/snmp");
-        let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
-        let (names, values) = (udp.next().expect("names"), udp.next().expect("values"));
-        let column = names.split(' ').position(|name| name == "NoPorts").expect("NoPorts");
+        self.counter("snmp", "Udp", "NoPorts")
+    }
+
+    /// A counter of the namespace in one of the files in `/proc/net`.
+    pub fn counter(&self, file: &str, group: &str, counter: &str) -> u64 {
+        let text = self.run(|| fs::read_to_string(format!("/proc/thread-self/net/{file}"))).expect(file);
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let column = names.split(' ').position(|name| name == counter).expect(counter);
         values.split(' ').nth(column).and_then(|value| value.parse().ok()).expect("a number")
     }
 }

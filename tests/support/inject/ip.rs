@@ -1,8 +1,8 @@
 //! What IPv4 and the layer below refuse on arrival.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, thread, time::Duration};
 
-use super::{A, B, Case, ELSEWHERE, Expected, Prepared, STRANGER, wire::Wire};
+use super::{A, B, Case, ELSEWHERE, Expected, Prepared, STRANGER, needs, wire::Wire};
 use crate::support::frames::{self, IPV4, Packet, VLAN};
 
 pub const CASES: &[Case] = &[
@@ -22,8 +22,10 @@ pub const CASES: &[Case] = &[
     Case::new("unicast_in_a_broadcast_frame", 61, unicast_in_broadcast),
     Case::new("source_route_refused", 67, source_route),
     Case::new("ip_options", 163, options),
-    Case::new("gre_version_without_gre", 71, gre_version),
+    Case::new("gre_unknown", 71, gre_unknown).needs(&[needs::NO_GRE]),
+    Case::new("gre_version", 499, gre_version).needs(&[needs::GRE]),
     Case::new("fragments_that_overlap", 73, duplicate_fragment),
+    Case::new("fragment_alone", 503, lost_fragment),
 ];
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -143,15 +145,44 @@ fn options(count: u64) -> Prepared {
     Wire::new().packets(&packet, Expected::new(count, "IP_INHDR", FINISH))
 }
 
+/// A header of GRE, version 3.
+fn gre() -> Packet {
+    Packet::new(STRANGER, B, 47, frames::words(&[0x0003, IPV4, 0, 0, 0, 0, 0, 0]))
+}
+
+fn gre_unknown(count: u64) -> Prepared {
+    Wire::new().packets(&gre(), Expected::new(count, "IP_NOPROTO", DELIVER))
+}
+
 fn gre_version(count: u64) -> Prepared {
-    let packet = Packet::new(STRANGER, B, 47, frames::words(&[0x0003, IPV4]));
-    Wire::new().packets(&packet, Expected::new(count, "IP_NOPROTO", DELIVER))
+    let expected = Expected::new(count, "NOT_SPECIFIED", &["gre_rcv"]);
+    Wire::new().packets(&gre(), Expected { module: Some("gre"), ..expected })
+}
+
+/// The first fragment of a datagram, whose second never comes.
+fn fragment(source: Ipv4Addr) -> Packet {
+    const MORE: u16 = 0x2000;
+    Packet { fragment: MORE, ..Packet::udp_with(source, B, 9, &[0; 40]) }
 }
 
 fn duplicate_fragment(count: u64) -> Prepared {
-    const MORE: u16 = 0x2000;
     let wire = Wire::new();
-    let first = Packet { fragment: MORE, ..Packet::udp_with(STRANGER, B, 9, &[0; 40]) };
-    wire.send(&first, 1);
-    wire.packets(&first, Expected::new(count, "DUP_FRAG", &[]))
+    let packet = fragment(STRANGER);
+    wire.send(&packet, 1);
+    wire.packets(&packet, Expected::new(count, "DUP_FRAG", &["ip_defrag", "ip_frag_queue"]))
+}
+
+fn lost_fragment(count: u64) -> Prepared {
+    let wire = Wire::new();
+    wire.b.sysctl("net/ipv4/ipfrag_time", "1");
+    let expected = Expected::new(count, "FRAG_REASM_TIMEOUT", &["ip_expire", "inet_frag_rbtree_purge"]);
+    let expected = expected.within(&wire.b).of(&fragment(STRANGER));
+    Prepared::new(expected, move || {
+        let wire = &wire;
+        for number in 0..count {
+            let [.., high, low] = number.to_be_bytes();
+            wire.send(&fragment(Ipv4Addr::new(10, 98, high, low)), 1);
+        }
+        thread::sleep(Duration::from_millis(2500));
+    })
 }

@@ -4,12 +4,15 @@
 //! before anybody counts. What comes back to the sender would be dropped there a second time: senders have
 //! addresses that the receiver has no route to.
 
-mod filters;
+pub mod bpf;
+pub mod device;
 pub mod forward;
 pub mod ip;
 pub mod ipv6;
 pub mod needs;
 pub mod netfilter;
+pub mod socket;
+mod sys;
 pub mod tc;
 pub mod transport;
 pub mod wire;
@@ -53,6 +56,11 @@ impl Prepared {
         Self { expected: Some(expected), act: Box::new(act) }
     }
 
+    /// An attempt that never reaches the tracepoint.
+    fn nothing(act: impl Fn() + 'static) -> Self {
+        Self { expected: None, act: Box::new(act) }
+    }
+
     /// With something that has to outlive the drops.
     fn keeping(self, kept: impl Sized + 'static) -> Self {
         let Self { expected, act } = self;
@@ -75,7 +83,6 @@ pub struct Expected {
     /// Functions where kernels we know drop it; none is "wherever".
     pub locations: &'static [&'static str],
     /// The module where the functions are not part of the kernel proper.
-    #[expect(dead_code, reason = "for kernels with modules")]
     pub module: Option<&'static str>,
     #[expect(dead_code, reason = "for keys and filters to come")]
     pub iface: Option<&'static str>,
@@ -125,9 +132,19 @@ impl Flow {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [ip::CASES, ipv6::CASES, forward::CASES, transport::CASES, netfilter::CASES, tc::CASES]
-        .into_iter()
-        .flatten()
+    [
+        ip::CASES,
+        ipv6::CASES,
+        forward::CASES,
+        transport::CASES,
+        netfilter::CASES,
+        tc::CASES,
+        device::CASES,
+        socket::CASES,
+        bpf::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// A sender whose packets the receiver cannot answer.

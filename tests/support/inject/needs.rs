@@ -1,7 +1,13 @@
 //! What a case needs of the machine: found out by trying, after loading what can be loaded.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
+use super::sys::{self, Hook, Kind};
 use crate::support::net::Net;
 
 /// Something a machine may lack.
@@ -18,6 +24,8 @@ pub struct Need {
 enum Works {
     /// A command that succeeds in a new namespace.
     Command(&'static str),
+    /// What this finds wrong.
+    Check(fn() -> Result<(), String>),
     /// A file that exists.
     File(&'static str),
 }
@@ -25,6 +33,14 @@ enum Works {
 impl Need {
     const fn command(name: &'static str, modules: &'static [&'static str], line: &'static str) -> Self {
         Self { name, modules, works: Works::Command(line) }
+    }
+
+    const fn check(
+        name: &'static str,
+        modules: &'static [&'static str],
+        check: fn() -> Result<(), String>,
+    ) -> Self {
+        Self { name, modules, works: Works::Check(check) }
     }
 
     const fn file(name: &'static str, modules: &'static [&'static str], path: &'static str) -> Self {
@@ -45,6 +61,7 @@ impl Need {
                     .map(drop)
                     .map_err(|why| format!("{line}: {why}"))
             }
+            Works::Check(check) => check(),
             Works::File(path) if Path::new(path).exists() => Ok(()),
             Works::File(path) => Err(format!("there is no {path}")),
         };
@@ -68,3 +85,45 @@ pub const CONNTRACK: Need = Need::file(
 pub const TC_BPF: Need = Need::command("clsact", &["sch_ingress", "cls_bpf"], "tc qdisc add dev lo clsact");
 pub const TBF: Need =
     Need::command("sch_tbf", &["sch_tbf"], "tc qdisc add dev lo root tbf rate 8kbit burst 1600 limit 3000");
+
+pub const VXLAN: Need = Need::command("vxlan", &["vxlan"], "ip link add vx type vxlan id 7 dstport 4789");
+pub const BRIDGE: Need = Need::command("bridges", &["bridge"], "ip link add name br0 type bridge");
+pub const XFRM: Need = Need::command(
+    "IPsec policies",
+    &["xfrm_user"],
+    "ip xfrm policy add dir in src 10.98.0.0/16 dst 10.99.0.2/32 action block",
+);
+pub const TUN: Need = Need::file("tap devices", &["tun"], "/dev/net/tun");
+pub const GRE: Need = Need::check("GRE", &["gre"], || has_gre().then_some(()).ok_or("no gre_rcv".into()));
+pub const NO_GRE: Need =
+    Need::check("the lack of GRE", &["gre"], || (!has_gre()).then_some(()).ok_or("there is gre_rcv".into()));
+pub const XDP: Need = Need::check("XDP", &[], || {
+    Net::new()
+        .run(|| sys::attach(Kind::Xdp, Hook::Xdp, LOOPBACK, 1 << 1, 2))
+        .map(drop)
+        .map_err(|why| why.to_string())
+});
+pub const CGROUP: Need = Need::check("programs of control groups", &[], || {
+    let root = unified_hierarchy().ok_or("no cgroup2 is mounted")?;
+    let root = File::open(root).map_err(|why| why.to_string())?;
+    let target = root.as_raw_fd().cast_unsigned();
+    // One that lets everything pass.
+    sys::attach(Kind::CgroupSkb, Hook::CgroupEgress, target, 0, 1).map(drop).map_err(|why| why.to_string())
+});
+
+/// The index of the loopback device in every namespace.
+const LOOPBACK: u32 = 1;
+
+fn has_gre() -> bool {
+    fs::read_to_string("/proc/kallsyms").is_ok_and(|text| text.contains(" gre_rcv"))
+}
+
+/// Where the control groups of version 2 are.
+pub fn unified_hierarchy() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mut mounts = mounts.lines().map(|line| line.split(' '));
+    mounts.find_map(|mut words| {
+        let path = words.nth(1)?;
+        (words.next()? == "cgroup2").then(|| path.into())
+    })
+}

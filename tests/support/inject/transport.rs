@@ -4,7 +4,7 @@ use std::net::{TcpListener, UdpSocket};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{B, Case, Expected, Prepared, STRANGER, wire::Wire};
+use super::{B, Case, Expected, Prepared, STRANGER, needs, sys, wire::Wire};
 use crate::support::frames::{self, Packet, Tcp};
 
 pub const CASES: &[Case] = &[
@@ -15,7 +15,15 @@ pub const CASES: &[Case] = &[
     Case::new("tcp_closed_port", 137, tcp_closed),
     Case::new("tcp_checksum", 139, tcp_checksum),
     Case::new("tcp_without_flags", 149, tcp_flags),
+    Case::new("tcp_reset_of_a_listener", 449, |count| listening(count, frames::RST, "TCP_RESET")),
+    Case::new("tcp_fin_to_a_listener", 457, |count| listening(count, frames::FIN, "TCP_FLAGS")),
+    Case::new("tcp_ack_to_a_listener", 461, |count| listening(count, frames::ACK, "TCP_FLAGS")),
+    Case::new("tcp_header_too_short", 463, tcp_short),
+    Case::new("tcp_from_too_far", 467, tcp_far),
+    Case::new("udp_length_beyond_the_packet", 479, udp_length),
     Case::new("icmp_checksum", 151, icmp_checksum),
+    Case::new("icmp_unknown_type", 487, icmp_type),
+    Case::new("policy_blocks", 491, policy).needs(&[needs::XFRM]),
 ];
 
 const OPEN: u16 = 7000;
@@ -54,7 +62,7 @@ fn udp_full(count: u64) -> Prepared {
 fn socket_filter(count: u64) -> Prepared {
     let wire = Wire::new();
     let socket = udp_socket(&wire);
-    super::filters::refuse_all(&socket);
+    sys::refuse_all(&socket);
     wire.packets(&Packet::udp(STRANGER, B, OPEN), Expected::new(count, "SOCKET_FILTER", &[])).keeping(socket)
 }
 
@@ -72,11 +80,53 @@ fn tcp_checksum(count: u64) -> Prepared {
 }
 
 fn tcp_flags(count: u64) -> Prepared {
+    listening(count, 0, "TCP_FLAGS")
+}
+
+/// Segments with these flags to a listener, out of nowhere.
+fn listening(count: u64, flags: u8, reason: &'static str) -> Prepared {
     let wire = Wire::new();
     let socket = listener(&wire);
-    let packet = Packet::tcp(STRANGER, B, Tcp { port: OPEN, ..Tcp::default() });
-    let expected = Expected::new(count, "TCP_FLAGS", &["tcp_rcv_state_process", "tcp_v4_do_rcv"]);
+    let packet = Packet::tcp(STRANGER, B, Tcp { port: OPEN, flags, ..Tcp::default() });
+    let expected = Expected::new(count, reason, &["tcp_rcv_state_process", "tcp_v4_do_rcv"]);
     wire.packets(&packet, expected).keeping(socket)
+}
+
+fn tcp_short(count: u64) -> Prepared {
+    const DATA_OFFSET: usize = 32;
+    let packet = Packet::tcp(STRANGER, B, Tcp { port: OPEN, flags: frames::SYN, ..Tcp::default() });
+    let mut broken = packet.bytes();
+    broken[DATA_OFFSET] = 0x40;
+    Wire::new().mangled(&packet, broken, Expected::new(count, "PKT_TOO_SMALL", &["tcp_v4_rcv"]))
+}
+
+fn tcp_far(count: u64) -> Prepared {
+    let wire = Wire::new();
+    let socket = listener(&wire);
+    sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_MINTTL, &255);
+    let packet = Packet::tcp(STRANGER, B, Tcp { port: OPEN, flags: frames::SYN, ..Tcp::default() });
+    wire.packets(&packet, Expected::new(count, "TCP_MINTTL", &["tcp_v4_rcv"])).keeping(socket)
+}
+
+fn udp_length(count: u64) -> Prepared {
+    const LENGTH: usize = 24;
+    let packet = Packet::udp(STRANGER, B, 9);
+    let broken = frames::flipped(packet.bytes(), LENGTH);
+    let expected = Expected::new(count, "PKT_TOO_SMALL", &["__udp4_lib_rcv"]);
+    Wire::new().mangled(&packet, broken, expected)
+}
+
+fn icmp_type(count: u64) -> Prepared {
+    let packet = Packet::icmp(STRANGER, B, 99, &[0; 4]);
+    Wire::new().packets(&packet, Expected::new(count, "UNHANDLED_PROTO", &["icmp_rcv"]))
+}
+
+fn policy(count: u64) -> Prepared {
+    let wire = Wire::new();
+    let socket = udp_socket(&wire);
+    wire.b.ip("xfrm policy add dir in src 10.98.0.0/16 dst 10.99.0.2/32 action block");
+    let packet = Packet::udp(STRANGER, B, OPEN);
+    wire.packets(&packet, Expected::new(count, "XFRM_POLICY", &[])).keeping(socket)
 }
 
 fn icmp_checksum(count: u64) -> Prepared {

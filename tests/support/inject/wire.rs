@@ -25,11 +25,7 @@ pub struct Wire {
 impl Wire {
     /// A wire without IPv6, whose chatter at link-up would be dropped.
     pub fn new() -> Self {
-        let (a, b) = (Net::new(), Net::new());
-        for net in [&a, &b] {
-            net.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
-            net.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
-        }
+        let (a, b) = (Net::quiet(), Net::quiet());
         Self::between(a, b)
     }
 
@@ -72,8 +68,7 @@ impl Wire {
 
     /// Another wire out of B, from `vc` at 10.97.0.2 to a namespace where `vd` is 10.97.0.1.
     pub fn way_out(&self) -> Net {
-        let c = Net::new();
-        c.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+        let c = Net::quiet();
         self.b.join("vc", "10.97.0.2/24", &c, "vd", "10.97.0.1/24");
         await_carrier(&self.b, "vc");
         self.b.neighbour("10.97.0.1", c.hardware_address("vd"), "vc");
