@@ -11,9 +11,10 @@ mod live {
 }
 mod support;
 
-use std::process::ExitCode;
+use std::{fs::File, process::ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::fcntl::{Flock, FlockArg};
 
 /// A live test's name and body.
 type Test = (&'static str, fn());
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    let _alone = (can_run && !arguments.list).then(alone);
     let tests = [live::counts::TESTS, live::program::TESTS, live::check::TESTS].concat();
     let trials = tests.into_iter().map(|(name, body)| {
         Trial::test(name, move || {
@@ -43,4 +45,13 @@ fn main() -> ExitCode {
     // One at a time: they share two CPUs, and some ask for all of them.
     let arguments = Arguments { test_threads: arguments.test_threads.or(Some(1)), ..arguments };
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Waits until no other run of these tests goes on: each would count the other's drops.
+fn alone() -> Flock<File> {
+    let file = || File::create(std::env::temp_dir().join("dropwatch-live.lock")).expect("a file to lock");
+    Flock::lock(file(), FlockArg::LockExclusiveNonblock).unwrap_or_else(|_| {
+        eprintln!("Waiting for another run of the live tests to end.");
+        Flock::lock(file(), FlockArg::LockExclusive).expect("the lock")
+    })
 }

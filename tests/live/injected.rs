@@ -1,28 +1,36 @@
 //! Every case of the library of drops, each counted exactly.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::LazyLock, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    path::Path,
+    sync::LazyLock,
+    thread,
+    time::Duration,
+};
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use crate::support::{
     inject::{self, Case, Expected, needs::Need},
+    is_guest,
     watch::Watch,
 };
 
 /// A test for each case. What the machine cannot do is ignored, out loud, and never passed.
-pub fn trials(root: bool) -> Vec<Trial> {
+pub fn trials(can_run: bool) -> Vec<Trial> {
     assert_distinct();
     let strict = std::env::var_os("DROPWATCH_REQUIRE_ALL_CASES").is_some();
     let mut known = BTreeMap::new();
     let trial = |case: &'static Case| {
         let lacking: Vec<_> =
-            case.needs.iter().filter(|_| root).filter_map(|need| lacking(need, &mut known)).collect();
+            case.needs.iter().filter(|_| can_run).filter_map(|need| lacking(need, &mut known)).collect();
         let lacking = lacking.join(", ");
         if !lacking.is_empty() && !strict {
             eprintln!("IGNORED inject::{}: this machine lacks {lacking}.", case.name);
         }
-        let ignored = !root || (!lacking.is_empty() && !strict);
+        let ignored = !can_run || (!lacking.is_empty() && !strict);
         Trial::test(format!("inject::{}", case.name), move || run(case, &lacking)).with_ignored_flag(ignored)
     };
     inject::cases().map(trial).collect()
@@ -56,11 +64,10 @@ fn run(case: &Case, lacking: &str) -> Result<(), Failed> {
     (prepared.act)();
     thread::sleep(settled());
     let reports = watch.stop();
-    let functions = Functions::of_the_kernel();
-    let drops: Vec<_> = reports.rows().map(|row| Drop::new(row, functions)).collect();
+    let drops: Vec<_> = reports.rows().map(Drop::new).collect();
     let like: Vec<_> = match &prepared.expected {
         Some(expected) => {
-            let like = Like::new(expected, functions);
+            let like = Like::new(expected);
             drops.iter().filter(|drop| like.matches(drop)).collect()
         }
         // What must not be seen at all would be seen as often as it was tried, beside a few drops of others.
@@ -78,9 +85,9 @@ fn run(case: &Case, lacking: &str) -> Result<(), Failed> {
     Err(format!("seen {seen}, expected {expected:?}; all drops:{all}\n{}", reports.stderr).into())
 }
 
-/// How long packets may be under way; guests are emulated, and slower.
+/// How long packets may be under way.
 fn settled() -> Duration {
-    Duration::from_millis(if std::env::var_os("DROPWATCH_BIN").is_some() { 1000 } else { 100 })
+    Duration::from_millis(if is_guest() { 1000 } else { 100 })
 }
 
 /// A row of a report.
@@ -88,24 +95,22 @@ fn settled() -> Duration {
 struct Drop {
     count: u64,
     symbol: String,
-    /// Not when the location has no name.
-    module: Option<String>,
+    module: String,
     /// Not on kernels that give none.
     reason: Option<String>,
 }
 
 impl Drop {
-    fn new(row: &Value, functions: &Functions) -> Self {
+    fn new(row: &Value) -> Self {
         let location = &row["location"];
-        // On a busy machine a report may be due before the program knows any names.
-        let unnamed = || {
-            let address = location["address"].as_str().and_then(|address| address.strip_prefix("0x"));
-            functions.at(u64::from_str_radix(address.expect("an address"), 16).expect("a number"))
-        };
-        let symbol = location["symbol"].as_str().map_or_else(unnamed, base);
+        let word = |name: &str| location[name].as_str().unwrap_or_else(|| panic!("no {name}: {row}"));
         let reason = row["reason"]["name"].as_str().map(str::to_owned);
-        let module = location["module"].as_str().map(str::to_owned);
-        Self { count: row["count"].as_u64().expect("a count"), symbol: symbol.to_owned(), module, reason }
+        Self {
+            count: row["count"].as_u64().expect("a count"),
+            symbol: base(word("symbol")).to_owned(),
+            module: word("module").to_owned(),
+            reason,
+        }
     }
 
     fn reason(&self) -> &str {
@@ -122,14 +127,13 @@ struct Like {
 }
 
 impl Like {
-    fn new(expected: &Expected, functions: &Functions) -> Self {
+    fn new(expected: &Expected) -> Self {
         let mut reasons = vec![expected.reason];
         reasons.extend(expected.older);
         if !kernel_has_reason(expected.reason) {
             reasons.push("NOT_SPECIFIED");
         }
-        // What is not there is inlined, or of other kernels.
-        let locations = expected.locations.iter().copied().filter(|name| functions.has(name)).collect();
+        let locations = expected.locations.iter().copied().filter(|name| has_function(name)).collect();
         // What is not a module is part of the kernel.
         let module =
             expected.module.filter(|module| Path::new("/sys/module").join(module).join("initstate").exists());
@@ -137,7 +141,7 @@ impl Like {
     }
 
     fn matches(&self, drop: &Drop) -> bool {
-        let module = self.module.is_none_or(|module| drop.module.as_deref().is_none_or(|its| its == module));
+        let module = self.module.is_none_or(|module| drop.module == module);
         let here = self.locations.is_empty() || self.locations.contains(&drop.symbol.as_str());
         let here = here && module;
         match &drop.reason {
@@ -155,33 +159,15 @@ fn kernel_has_reason(name: &str) -> bool {
     memchr::memmem::find(&types, format!("SKB_DROP_REASON_{name}\0").as_bytes()).is_some()
 }
 
-/// The kernel's functions by address.
-struct Functions(BTreeMap<u64, String>);
-
-impl Functions {
+/// Whether the kernel has a function. Others are inlined, or of other kernels.
+fn has_function(name: &str) -> bool {
     /// Read once: what needs modules has them loaded before the first case runs.
-    fn of_the_kernel() -> &'static Self {
-        static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::read);
-        &FUNCTIONS
-    }
-
-    fn read() -> Self {
+    static FUNCTIONS: LazyLock<HashSet<String>> = LazyLock::new(|| {
         let kallsyms = fs::read_to_string("/proc/kallsyms").expect("/proc/kallsyms");
-        let function = |line: &str| {
-            let mut words = line.split_ascii_whitespace();
-            let address = u64::from_str_radix(words.next()?, 16).ok()?;
-            matches!(words.next()?, "t" | "T").then_some((address, base(words.next()?).to_owned()))
-        };
-        Self(kallsyms.lines().filter_map(function).collect())
-    }
-
-    fn at(&self, address: u64) -> &str {
-        self.0.range(..=address).next_back().map_or("?", |(_, name)| name)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.values().any(|function| function == name)
-    }
+        let name = |line: &str| line.split_ascii_whitespace().nth(2).map(|name| base(name).to_owned());
+        kallsyms.lines().filter_map(name).collect()
+    });
+    FUNCTIONS.contains(name)
 }
 
 /// A symbol without what compilers append to the parts of a function.

@@ -200,13 +200,17 @@ pub fn frame(to: [u8; 6], from: [u8; 6], ethertype: u16, packet: &[u8]) -> Vec<u
 
 /// Puts `count` copies of an Ethernet frame on the wire behind `device`.
 pub fn send(net: &Net, device: &str, to: [u8; 6], ethertype: u16, packet: &[u8], count: u64) {
-    let from = net.hardware_address(device);
-    let frame = frame(to, from, ethertype, packet);
+    let frame = frame(to, net.hardware_address(device), ethertype, packet);
+    send_all(net, device, (0..count).map(|_| frame.as_slice()));
+}
+
+/// Puts frames on the wire behind `device`.
+pub fn send_all<'a>(net: &Net, device: &str, frames: impl Iterator<Item = &'a [u8]> + Send) {
     net.run(|| {
         let index = if_nametoindex(device).expect("the device's index");
         let socket = packet_socket().expect("a packet socket");
-        for _ in 0..count {
-            send_once(&socket, index, &frame).expect("the frame is sent");
+        for frame in frames {
+            send_once(&socket, index, frame).expect("the frame is sent");
         }
     });
 }

@@ -1,8 +1,8 @@
 //! What devices and neighbours drop.
 
-use std::{net::Ipv4Addr, net::UdpSocket, thread, time::Duration};
+use std::net::{Ipv4Addr, UdpSocket};
 
-use super::{A, B, Case, Expected, Prepared, STRANGER, needs, sys, wire::Wire};
+use super::{A, B, Case, Expected, Prepared, STRANGER, needs, sys, wire, wire::Wire};
 use crate::support::{
     frames::{self, IPV4, Packet},
     net::Net,
@@ -20,16 +20,20 @@ pub const CASES: &[Case] = &[
     Case::new("neighbour_queue_full", 419, neighbour_queue),
 ];
 
-/// Sends datagrams from `net` to a neighbour, in however many pieces.
-fn sending(net: Net, to: Ipv4Addr, data: &'static [u8], times: u64, expected: Expected) -> Prepared {
+/// Sends so many datagrams from `net`.
+fn sender(net: &Net, to: Ipv4Addr, data: &'static [u8], times: u64) -> impl Fn() + 'static {
     let socket = net.run(|| UdpSocket::bind(("0.0.0.0", frames::SOURCE_PORT))).expect("a socket");
-    let prepared = Prepared::new(expected, move || {
+    move || {
         for _ in 0..times {
             // A full queue is no error of this datagram, nor is a host that was not found before.
             let _ = socket.send_to(data, (to, 9));
         }
-    });
-    prepared.keeping(net)
+    }
+}
+
+/// The case in which so many datagrams from `net` are dropped.
+fn sending(net: Net, to: Ipv4Addr, data: &'static [u8], times: u64, expected: Expected) -> Prepared {
+    Prepared::new(expected, sender(&net, to, data, times)).keeping(net)
 }
 
 fn vxlan_no_route(count: u64) -> Prepared {
@@ -110,18 +114,18 @@ fn asking(times: &str, room: &str) -> Wire {
 }
 
 fn neighbour_fails(count: u64) -> Prepared {
-    let wire = asking("1", "10000000");
-    let expected =
-        Expected::new(count, "NEIGH_FAILED", &["neigh_invalidate", "arp_error_report"]).within(&wire.b);
+    let Wire { a, b, .. } = asking("1", "10000000");
+    let locations = &["neigh_invalidate", "arp_error_report"];
+    let expected = Expected::new(count, "NEIGH_FAILED", locations).within(&b);
     let expected = expected.of(&Packet::udp(B, ABSENT, 9));
-    let Wire { a, b, .. } = wire;
-    let sending = sending(b, ABSENT, b"x", count, expected).keeping(a);
-    let Prepared { expected, act } = sending;
-    let act = Box::new(move || {
-        act();
-        thread::sleep(Duration::from_millis(2500));
+    let send = sender(&b, ABSENT, b"x", count);
+    let prepared = Prepared::new(expected, move || {
+        send();
+        wire::eventually("the neighbour fails", || {
+            b.words(&format!("ip neigh show {ABSENT} dev vb")).contains("FAILED")
+        });
     });
-    Prepared { expected, act }
+    prepared.keeping(a)
 }
 
 fn neighbour_queue(count: u64) -> Prepared {

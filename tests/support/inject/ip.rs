@@ -1,8 +1,8 @@
 //! What IPv4 and the layer below refuse on arrival.
 
-use std::{net::Ipv4Addr, thread, time::Duration};
+use std::net::Ipv4Addr;
 
-use super::{A, B, Case, ELSEWHERE, Expected, Prepared, STRANGER, needs, wire::Wire};
+use super::{A, B, Case, ELSEWHERE, Expected, Prepared, STRANGER, needs, wire, wire::Wire};
 use crate::support::frames::{self, IPV4, Packet, VLAN};
 
 pub const CASES: &[Case] = &[
@@ -177,12 +177,16 @@ fn lost_fragment(count: u64) -> Prepared {
     wire.b.sysctl("net/ipv4/ipfrag_time", "1");
     let expected = Expected::new(count, "FRAG_REASM_TIMEOUT", &["ip_expire", "inet_frag_rbtree_purge"]);
     let expected = expected.within(&wire.b).of(&fragment(STRANGER));
+    // Each of a datagram of its own.
+    let frames = (0..count).map(|number| {
+        let [.., high, low] = number.to_be_bytes();
+        let packet = fragment(Ipv4Addr::new(10, 98, high, low));
+        frames::frame(wire.to, [2, 0, 0, 0, 0, 1], IPV4, &packet.bytes())
+    });
+    let frames: Vec<_> = frames.collect();
     Prepared::new(expected, move || {
         let wire = &wire;
-        for number in 0..count {
-            let [.., high, low] = number.to_be_bytes();
-            wire.send(&fragment(Ipv4Addr::new(10, 98, high, low)), 1);
-        }
-        thread::sleep(Duration::from_millis(2500));
+        frames::send_all(&wire.a, "va", frames.iter().map(Vec::as_slice));
+        wire::eventually("all fragments expire", || wire.b.counter("snmp", "Ip", "ReasmTimeout") == count);
     })
 }

@@ -11,7 +11,7 @@ use crate::support::{
     net::Net,
 };
 
-/// Longer than a device takes to come up, under emulation too.
+/// Longer than anything here takes, under emulation too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is sent on `va` in one namespace arrives at `vb` in the other.
@@ -106,9 +106,14 @@ impl Wire {
 
 /// Waits until a device can send.
 fn await_carrier(net: &Net, device: &str) {
+    eventually(&format!("{device} comes up"), || net.is_up(device));
+}
+
+/// Waits until something is true.
+pub fn eventually(what: &str, is_true: impl Fn() -> bool) {
     let start = Instant::now();
-    while !net.is_up(device) {
-        assert!(start.elapsed() < PATIENCE, "{device} does not come up");
-        thread::sleep(Duration::from_millis(2));
+    while !is_true() {
+        assert!(start.elapsed() < PATIENCE, "never seen: {what}");
+        thread::sleep(Duration::from_millis(5));
     }
 }
