@@ -171,7 +171,9 @@ fn at_least_one(option: &str, value: Option<u64>) -> Result<(), Failure> {
 fn interval(text: &str) -> Result<Duration, Failure> {
     let interval = duration("--interval", text).map_err(|error| {
         if is_interface(text) {
-            let cure = format!("it is a time; drops on the interface are -f 'iface {text}'");
+            let cure = format!(
+                "it is a time, and '{text}' is an interface: -f 'iface {text}' is for that, in a version with filters"
+            );
             usage("--interval", &text, &cure)
         } else {
             error

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     thread,
@@ -109,6 +110,12 @@ fn own_status() {
 fn cannot_run() {
     let net = Net::new();
     assert_ends(&output(&net, &[], &["/no/such/program"]), 127, "not found");
+    // What is executable and does not say what runs it is a script of the shell's.
+    let script = std::env::temp_dir().join(format!("dropwatch-script-{}", std::process::id()));
+    fs::write(&script, "exit 9\n").expect("a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("executable");
+    assert_ends(&output(&net, &[], &[script.to_str().expect("text")]), 9, "failed by itself");
+    fs::remove_file(script).expect("the file is there");
     let file = std::env::temp_dir().join(format!("dropwatch-no-program-{}", std::process::id()));
     fs::write(&file, "no program").expect("a file");
     assert_ends(&output(&net, &[], &[file.to_str().expect("text")]), 126, "could not be executed");

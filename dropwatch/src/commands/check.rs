@@ -111,7 +111,14 @@ impl Vocabulary for ReportNames<'_> {
 /// Runs the command to its end, with our standard streams, our terminal and the signals meant for it.
 fn run_command(config: &CheckConfig, signals: Forwarder) -> Result<Ending> {
     let [program, arguments @ ..] = config.command.as_slice() else { return Ok(Ending::NotFound) };
-    let mut child = match Command::new(program).args(arguments).spawn() {
+    let spawned = match Command::new(program).args(arguments).spawn() {
+        // A script that does not say what runs it is the shell's, as everywhere.
+        Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+            Command::new("/bin/sh").arg(program).args(arguments).spawn()
+        }
+        spawned => spawned,
+    };
+    let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
             say(&format!("dropwatch check: cannot run {}: {error}", program.display()));
