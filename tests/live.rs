@@ -7,6 +7,7 @@ mod live {
     pub mod check;
     pub mod counts;
     pub mod injected;
+    pub mod modules;
     pub mod program;
 }
 mod support;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         })
         .with_ignored_flag(!can_run)
     });
-    let trials = trials.chain(live::injected::trials(can_run));
+    let trials = trials.chain(live::injected::trials(can_run)).chain(live::modules::trials(can_run));
     // One at a time: they share two CPUs, and some ask for all of them.
     let arguments = Arguments { test_threads: arguments.test_threads.or(Some(1)), ..arguments };
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
