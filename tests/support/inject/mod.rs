@@ -78,7 +78,7 @@ pub struct Expected {
     pub count: u64,
     /// The reason's name where kernels give one.
     pub reason: &'static str,
-    /// What kernels say that know the reason, but do not use it here yet.
+    /// What kernels say that know the reason, but do not use it here yet, or not of all of the drops.
     pub older: &'static [&'static str],
     /// Functions where kernels we know drop it; none is "wherever".
     pub locations: &'static [&'static str],
