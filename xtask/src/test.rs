@@ -67,7 +67,8 @@ fn run_all(checks: &mut Checks, live: bool, guests: bool) {
     let ebpf_manifest = ["--manifest-path", "dropwatch-ebpf/Cargo.toml"];
     checks.command("formatting", cargo(&["fmt", "--all", "--check"]));
     checks.command("formatting of the BPF program", cargo(&["fmt", "--check"]).args(ebpf_manifest));
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    let clippy =
+        ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
     checks.command("lints", &mut cargo(&clippy));
     let deny = ["--config", "deny.toml", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
     checks.command("dependencies", cargo(&["deny"]).args(deny));
