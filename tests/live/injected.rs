@@ -13,7 +13,10 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use crate::support::{
-    inject::{self, Case, Expected, needs::Need},
+    inject::{
+        self, Case, Expected,
+        needs::{self, Need},
+    },
     is_guest,
     watch::Watch,
 };
@@ -130,7 +133,7 @@ impl Like {
     fn new(expected: &Expected) -> Self {
         let mut reasons = vec![expected.reason];
         reasons.extend(expected.older);
-        if !kernel_has_reason(expected.reason) {
+        if !needs::kernel_has_reason(expected.reason) {
             reasons.push("NOT_SPECIFIED");
         }
         let locations = expected.locations.iter().copied().filter(|name| has_function(name)).collect();
@@ -151,12 +154,6 @@ impl Like {
             None => here,
         }
     }
-}
-
-/// Whether the kernel's types name the reason.
-fn kernel_has_reason(name: &str) -> bool {
-    let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-    memchr::memmem::find(&types, format!("SKB_DROP_REASON_{name}\0").as_bytes()).is_some()
 }
 
 /// Whether the kernel has a function. Others are inlined, or of other kernels.

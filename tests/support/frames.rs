@@ -43,13 +43,14 @@ pub struct Packet {
     pub payload: Vec<u8>,
 }
 
-/// A TCP segment without data; the flags are those of the header's fourteenth byte.
+/// A TCP segment; the flags are those of the header's fourteenth byte.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp {
     pub port: u16,
     pub sequence: u32,
     pub acknowledged: u32,
     pub flags: u8,
+    pub data: &'static [u8],
 }
 
 /// TCP flags.
@@ -87,13 +88,13 @@ impl Packet {
         Self::new(source, destination, UDP, payload).summed(6)
     }
 
-    /// A segment without data.
     pub fn tcp(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, segment: Tcp) -> Self {
         let mut payload = words(&[SOURCE_PORT, segment.port]);
         payload.extend(segment.sequence.to_be_bytes());
         payload.extend(segment.acknowledged.to_be_bytes());
         payload.extend([0x50, segment.flags]);
         payload.extend(words(&[64_000, 0, 0]));
+        payload.extend(segment.data);
         Self::new(source, destination, TCP, payload).summed(16)
     }
 

@@ -14,6 +14,7 @@ pub mod netfilter;
 pub mod socket;
 mod sys;
 pub mod tc;
+pub mod tcp;
 pub mod transport;
 pub mod wire;
 
@@ -137,6 +138,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         ipv6::CASES,
         forward::CASES,
         transport::CASES,
+        tcp::CASES,
         netfilter::CASES,
         tc::CASES,
         device::CASES,

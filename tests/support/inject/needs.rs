@@ -94,9 +94,10 @@ pub const XFRM: Need = Need::command(
     "ip xfrm policy add dir in src 10.98.0.0/16 dst 10.99.0.2/32 action block",
 );
 pub const TUN: Need = Need::file("tap devices", &["tun"], "/dev/net/tun");
-pub const GRE: Need = Need::check("GRE", &["gre"], || has_gre().then_some(()).ok_or("no gre_rcv".into()));
-pub const NO_GRE: Need =
-    Need::check("the lack of GRE", &["gre"], || (!has_gre()).then_some(()).ok_or("there is gre_rcv".into()));
+pub const GRE: Need = Need::check("GRE", &["gre"], || {
+    let kallsyms = fs::read_to_string("/proc/kallsyms").map_err(|why| why.to_string())?;
+    kallsyms.contains(" gre_rcv").then_some(()).ok_or("the kernel has no gre_rcv".into())
+});
 pub const XDP: Need = Need::check("XDP", &[], || {
     Net::new()
         .run(|| sys::attach(Kind::Xdp, Hook::Xdp, LOOPBACK, 1 << 1, 2))
@@ -110,13 +111,13 @@ pub const CGROUP: Need = Need::check("programs of control groups", &[], || {
     // One that lets everything pass.
     sys::attach(Kind::CgroupSkb, Hook::CgroupEgress, target, 0, 1).map(drop).map_err(|why| why.to_string())
 });
+/// Before there were reasons, TCP freed what it refused without a word.
+pub const TCP_REASONS: Need = Need::check("drops of TCP at the tracepoint", &[], || {
+    kernel_has_reason("TCP_OLD_DATA").then_some(()).ok_or("the kernel has no reason for them".into())
+});
 
 /// The index of the loopback device in every namespace.
 const LOOPBACK: u32 = 1;
-
-fn has_gre() -> bool {
-    fs::read_to_string("/proc/kallsyms").is_ok_and(|text| text.contains(" gre_rcv"))
-}
 
 /// Where the control groups of version 2 are.
 pub fn unified_hierarchy() -> Option<PathBuf> {
@@ -126,4 +127,10 @@ pub fn unified_hierarchy() -> Option<PathBuf> {
         let path = words.nth(1)?;
         (words.next()? == "cgroup2").then(|| path.into())
     })
+}
+
+/// Whether the kernel's types name the reason.
+pub fn kernel_has_reason(name: &str) -> bool {
+    let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    memchr::memmem::find(&types, format!("SKB_DROP_REASON_{name}\0").as_bytes()).is_some()
 }

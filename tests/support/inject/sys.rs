@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io,
+    net::TcpStream,
     os::{
         fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::fs::OpenOptionsExt as _,
@@ -19,6 +20,35 @@ pub fn set_option<T>(socket: &impl AsFd, level: i32, option: i32, value: &T) {
         libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, value, length)
     };
     assert_eq!(result, 0, "option {option} of a socket: {}", io::Error::last_os_error());
+}
+
+/// An option of a socket.
+fn option<T: Default>(socket: &impl AsFd, level: i32, option: i32) -> T {
+    let mut value = T::default();
+    let mut length = u32::try_from(size_of::<T>()).expect("a length");
+    // SAFETY: the value outlives the call, and its true length is given; its type is of integers only.
+    let result = unsafe {
+        let value = (&raw mut value).cast();
+        libc::getsockopt(socket.as_fd().as_raw_fd(), level, option, value, &raw mut length)
+    };
+    assert_eq!(result, 0, "option {option} of a socket: {}", io::Error::last_os_error());
+    value
+}
+
+/// The sequence numbers that a connection sends and expects next.
+pub fn sequences(connection: &TcpStream) -> (u32, u32) {
+    const OFF_WITHOUT_PROBE: i32 = -1;
+    const RECEIVED: i32 = 1;
+    const SENT: i32 = 2;
+    let set = |option, value: i32| set_option(connection, libc::IPPROTO_TCP, option, &value);
+    let next = |queue| {
+        set(libc::TCP_REPAIR_QUEUE, queue);
+        option(connection, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ)
+    };
+    set(libc::TCP_REPAIR, 1);
+    let sequences = (next(SENT), next(RECEIVED));
+    set(libc::TCP_REPAIR, OFF_WITHOUT_PROBE);
+    sequences
 }
 
 /// Attaches a filter to a socket that keeps no byte of any packet.
@@ -38,21 +68,8 @@ pub fn packet_socket() -> io::Result<OwnedFd> {
 
 /// How many frames a packet socket had no room for, since it was last asked.
 pub fn frames_refused(socket: &OwnedFd) -> u32 {
-    let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
-    let mut length = u32::try_from(size_of_val(&statistics)).expect("a length");
-    // SAFETY: the buffer outlives the call, and its true length is given.
-    let result = unsafe {
-        let buffer = (&raw mut statistics).cast();
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-            buffer,
-            &raw mut length,
-        )
-    };
-    assert_eq!(result, 0, "a packet socket's statistics: {}", io::Error::last_os_error());
-    statistics.tp_drops
+    let [_taken, refused]: [u32; 2] = option(socket, libc::SOL_PACKET, libc::PACKET_STATISTICS);
+    refused
 }
 
 /// A device of the current namespace whose wire is this file: what is written to it arrives.

@@ -14,9 +14,11 @@ pub const CASES: &[Case] = &[
     Case::new("socket_filter", 131, socket_filter),
     Case::new("tcp_closed_port", 137, tcp_closed),
     Case::new("tcp_checksum", 139, tcp_checksum),
-    Case::new("tcp_without_flags", 149, tcp_flags),
-    Case::new("tcp_reset_of_a_listener", 449, |count| listening(count, frames::RST, "TCP_RESET")),
-    Case::new("tcp_fin_to_a_listener", 457, |count| listening(count, frames::FIN, "TCP_FLAGS")),
+    Case::new("tcp_without_flags", 149, tcp_flags).needs(&[needs::TCP_REASONS]),
+    Case::new("tcp_reset_of_a_listener", 449, |count| listening(count, frames::RST, "TCP_RESET"))
+        .needs(&[needs::TCP_REASONS]),
+    Case::new("tcp_fin_to_a_listener", 457, |count| listening(count, frames::FIN, "TCP_FLAGS"))
+        .needs(&[needs::TCP_REASONS]),
     Case::new("tcp_ack_to_a_listener", 461, |count| listening(count, frames::ACK, "TCP_FLAGS")),
     Case::new("tcp_header_too_short", 463, tcp_short),
     Case::new("tcp_from_too_far", 467, tcp_far),
