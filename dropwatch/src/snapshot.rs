@@ -41,10 +41,10 @@ impl Ledger {
         }
     }
 
-    /// Whether nothing was lost.
+    /// All that was lost, as far as the kernel counts it.
     #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.map_full == 0 && self.update_failed == 0 && self.recursion_missed.unwrap_or(0) == 0
+    pub fn lost(self) -> u64 {
+        self.map_full + self.update_failed + self.recursion_missed.unwrap_or(0)
     }
 }
 

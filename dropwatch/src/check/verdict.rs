@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::rule::{Bound, Rule};
-use crate::{report::Report, snapshot::Ledger};
+use crate::report::Report;
 
 /// What came of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Verdict {
     #[must_use]
     pub fn new(rule: Rule, report: &Report) -> Self {
         let seen = report.rows.iter().filter(|row| rule.counts(row)).map(|row| row.count).sum();
-        let lost = lost(report.ledger);
+        let lost = report.ledger.lost();
         let outcome = match rule.bound {
             Bound::Max if seen > rule.drops => Outcome::Broke,
             Bound::Max if lost > 0 => Outcome::Unknown,
@@ -43,10 +43,6 @@ impl Verdict {
         };
         Self { rule, seen, lost, outcome }
     }
-}
-
-fn lost(ledger: Ledger) -> u64 {
-    ledger.map_full + ledger.update_failed + ledger.recursion_missed.unwrap_or(0)
 }
 
 /// `FAILED --max 0: 3 drops seen, at most 0 allowed`
@@ -136,6 +132,7 @@ mod tests {
     use crate::{
         check::rule::tests::{row, rule},
         report::Cut,
+        snapshot::Ledger,
     };
 
     fn report(ledger: Ledger) -> Report {
