@@ -4,6 +4,9 @@
 //! here at compile time holds for the committed BPF object as well.
 #![no_std]
 
+pub mod packet;
+pub mod rules;
+
 /// What a row of the default report stands for: where a packet died, and why.
 ///
 /// One address serves many reasons (`ip_rcv_finish_core` alone has eight on Linux 6.18), so the pair is
@@ -63,4 +66,8 @@ const _: () = assert!(size_of::<DropKey>() == 16 && align_of::<DropKey>() == 8);
 mod user {
     // SAFETY: `repr(C)`, `Copy`, integers only and no padding (asserted above).
     unsafe impl aya::Pod for super::DropKey {}
+    // SAFETY: as above; every padding is a field.
+    unsafe impl aya::Pod for super::rules::Rule {}
+    // SAFETY: an array of the above.
+    unsafe impl aya::Pod for super::rules::RuleTable {}
 }
