@@ -7,6 +7,7 @@ mod live {
     pub mod check;
     pub mod counts;
     pub mod injected;
+    pub mod keys;
     pub mod modules;
     pub mod program;
 }
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         }
     }
     let _alone = (can_run && !arguments.list).then(alone);
-    let tests = [live::counts::TESTS, live::program::TESTS, live::check::TESTS].concat();
+    let tests = [live::counts::TESTS, live::keys::TESTS, live::program::TESTS, live::check::TESTS].concat();
     let trials = tests.into_iter().map(|(name, body)| {
         Trial::test(name, move || {
             body();

@@ -4,7 +4,10 @@
 //! here at compile time holds for the committed BPF object as well.
 #![no_std]
 
+pub mod chain;
 pub mod packet;
+pub mod probe;
+pub mod row;
 pub mod rules;
 
 /// What a row of the default report stands for: where a packet died, and why.
@@ -38,25 +41,49 @@ pub enum Loss {
     MapFull = 0,
     /// The kernel refused to insert a key for another cause (`EBUSY`, `ENOMEM`, a lock it could not take).
     UpdateFailed = 1,
+    /// The call chain could not be read or kept; the drop is in a row without it.
+    StackFailed = 2,
 }
 
 impl Loss {
     /// How many figures the ledger has.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
-/// Names of the maps and globals in the BPF object.
+/// Names of the programs, maps and globals in the BPF object.
 pub mod names {
+    /// The program that counts by [`DropKey`](crate::DropKey), a raw tracepoint.
+    pub const COUNT_DROP: &str = "count_drop";
+    /// The program that counts by [`RowKey`](crate::row::RowKey), a raw tracepoint with types.
+    pub const COUNT_ROW: &str = "count_row";
     /// Per-CPU hash map: [`DropKey`](crate::DropKey) to the number of drops.
     pub const COUNTS: &str = "COUNTS";
+    /// Array of one per-CPU hash map: [`RowKey`](crate::row::RowKey) to the number of drops.
+    pub const ROWS: &str = "ROWS";
     /// Per-CPU array: [`Loss`](crate::Loss) to the number of drops lost that way.
     pub const LEDGER: &str = "LEDGER";
+    /// Hash map: [`DeviceKey`](crate::chain::DeviceKey) to [`DeviceName`](crate::chain::DeviceName).
+    pub const DEVICES: &str = "DEVICES";
+    /// Hash map: a number to a [`Chain`](crate::chain::Chain).
+    pub const CHAINS: &str = "CHAINS";
+    /// Array of [`RangeSet`](crate::probe::RangeSet), by the set's number in the filter.
+    pub const RANGES: &str = "RANGES";
     /// Global `u8`: 1 if the tracepoint has the `reason` argument (Linux 5.17 and some 5.15).
     pub const HAS_REASON: &str = "HAS_REASON";
+    /// Global `u8`: 1 if the tracepoint has the `rx_sk` argument (Linux 6.11).
+    pub const HAS_SOCK: &str = "HAS_SOCK";
     /// Global `u8`: 1 if a drop can interrupt the counting of another one on the same CPU.
     pub const NESTED: &str = "NESTED";
-    /// The program for `kfree_skb`, a raw tracepoint.
-    pub const PROGRAM: &str = "count_drop";
+    /// Global `u32`: bits of [`keys`](crate::probe::keys).
+    pub const KEYS: &str = "KEYS";
+    /// Global `u32`: bits of [`gather`](crate::probe::gather).
+    pub const GATHER: &str = "GATHER";
+    /// Global [`Offsets`](crate::probe::Offsets).
+    pub const OFFSETS: &str = "OFFSETS";
+    /// Global [`RuleTable`](crate::rules::RuleTable).
+    pub const RULES: &str = "RULES";
+    /// Global `u8`: 1 if drops have to pass the rules.
+    pub const FILTERED: &str = "FILTERED";
 }
 
 const _: () = assert!(size_of::<DropKey>() == 16 && align_of::<DropKey>() == 8);
@@ -64,8 +91,13 @@ const _: () = assert!(size_of::<DropKey>() == 16 && align_of::<DropKey>() == 8);
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "a promise to aya that any bytes make a value")]
 mod user {
-    // SAFETY: `repr(C)`, `Copy`, integers only and no padding (asserted above).
+    // SAFETY, of each: `repr(C)`, `Copy`, integers only and no padding (their sizes are asserted).
     unsafe impl aya::Pod for super::DropKey {}
+    unsafe impl aya::Pod for super::row::RowKey {}
+    unsafe impl aya::Pod for super::chain::Chain {}
+    unsafe impl aya::Pod for super::chain::DeviceKey {}
+    unsafe impl aya::Pod for super::probe::Offsets {}
+    unsafe impl aya::Pod for super::probe::RangeSet {}
     // SAFETY: as above; every padding is a field.
     unsafe impl aya::Pod for super::rules::Rule {}
     // SAFETY: an array of the above.

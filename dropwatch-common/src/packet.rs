@@ -171,15 +171,22 @@ const _: () = assert!(size_of::<Packet>() == 48 && align_of::<Packet>() == 8);
 #[inline(always)]
 #[must_use]
 pub fn parse(bytes: &(impl Bytes + ?Sized), ethertype: u16) -> Packet {
-    let mut packet = Packet { ethertype, ..Packet::default() };
+    let mut packet = Packet::default();
+    parse_into(&mut packet, bytes, ethertype);
+    packet
+}
+
+/// The same into an empty packet, where a second one has no room on the stack.
+#[inline(always)]
+pub fn parse_into(packet: &mut Packet, bytes: &(impl Bytes + ?Sized), ethertype: u16) {
+    packet.ethertype = ethertype;
     match ethertype {
-        ethertype::IPV4 => parse_ipv4(bytes, &mut packet),
-        ethertype::IPV6 => parse_ipv6(bytes, &mut packet),
-        ethertype::ARP => parse_arp(bytes, &mut packet, family::ARP),
-        ethertype::RARP => parse_arp(bytes, &mut packet, family::RARP),
+        ethertype::IPV4 => parse_ipv4(bytes, packet),
+        ethertype::IPV6 => parse_ipv6(bytes, packet),
+        ethertype::ARP => parse_arp(bytes, packet, family::ARP),
+        ethertype::RARP => parse_arp(bytes, packet, family::RARP),
         _ => {}
     }
-    packet
 }
 
 /// The first four of an address's sixteen bytes.

@@ -7,8 +7,8 @@ use dropwatch_common::{DropKey, Loss};
 
 use crate::maps::{COUNTS, LEDGER, NESTED};
 
-const E2BIG: i32 = -7;
-const EEXIST: i32 = -17;
+pub const E2BIG: i32 = -7;
+pub const EEXIST: i32 = -17;
 
 /// Adds one drop to `key`, or to the ledger.
 ///
@@ -30,10 +30,10 @@ fn count_first(ctx: &RawTracePointContext, key: &DropKey) {
         Ok(()) => note(ctx, key, 0),
         Err(EEXIST) => match COUNTS.get_ptr_mut(key) {
             Some(counter) => increment(counter),
-            None => lose(ctx, key, Loss::UpdateFailed, EEXIST),
+            None => refused(ctx, key, Loss::UpdateFailed, EEXIST),
         },
-        Err(E2BIG) => lose(ctx, key, Loss::MapFull, E2BIG),
-        Err(errno) => lose(ctx, key, Loss::UpdateFailed, errno),
+        Err(E2BIG) => refused(ctx, key, Loss::MapFull, E2BIG),
+        Err(errno) => refused(ctx, key, Loss::UpdateFailed, errno),
     }
 }
 
@@ -42,7 +42,7 @@ fn count_first(ctx: &RawTracePointContext, key: &DropKey) {
 /// Only this CPU writes it, so an atomic is needed just where a drop can interrupt the counting of another:
 /// the kernels without a recursion guard. Elsewhere its bus lock would be paid for nothing.
 #[inline(always)]
-fn increment(counter: *mut u64) {
+pub fn increment(counter: *mut u64) {
     // SAFETY: the pointer is a value of a map, aligned to 8 and alive while the program runs.
     unsafe {
         if NESTED.load() != 0 {
@@ -54,12 +54,17 @@ fn increment(counter: *mut u64) {
     }
 }
 
-/// Enters a drop that is in no row into the ledger.
+/// Enters a drop into the ledger.
 #[inline(always)]
-fn lose(ctx: &RawTracePointContext, key: &DropKey, loss: Loss, errno: i32) {
+pub fn lose(loss: Loss) {
     if let Some(counter) = LEDGER.get_ptr_mut(loss as u32) {
         increment(counter);
     }
+}
+
+#[inline(always)]
+fn refused(ctx: &RawTracePointContext, key: &DropKey, loss: Loss, errno: i32) {
+    lose(loss);
     note(ctx, key, errno);
 }
 

@@ -3,10 +3,18 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod chain;
 mod count;
+mod drop;
+mod filter;
 mod maps;
+mod rows;
+mod skb;
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 use dropwatch_common::DropKey;
 
 /// `skb:kfree_skb`: `(skb, location[, reason[, rx_sk]])`.
@@ -20,6 +28,17 @@ pub fn count_drop(ctx: RawTracePointContext) -> i32 {
     // the tracepoint lacks would be refused at attach.
     let reason: u32 = if maps::HAS_REASON.load() != 0 { ctx.arg(2) } else { 0 };
     count::count(&ctx, &DropKey::new(location, reason));
+    0
+}
+
+/// The same tracepoint with typed arguments: what is asked for beyond location and reason is loaded through them.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn count_row(ctx: BtfTracePointContext) -> i32 {
+    let mut drop = drop::Drop::new();
+    drop.gather(&ctx);
+    if filter::passes(&drop.facts) {
+        rows::count(&ctx, &drop);
+    }
     0
 }
 

@@ -2,10 +2,17 @@
 
 use aya_ebpf::{
     Global,
-    macros::map,
-    maps::{PerCpuArray, PerCpuHashMap},
+    btf_maps::{ArrayOfMaps, PerCpuHashMap as InnerPerCpuHashMap},
+    macros::{btf_map, map},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
-use dropwatch_common::{DropKey, Loss};
+use dropwatch_common::{
+    DropKey, Loss,
+    chain::{Chain, DeviceKey, DeviceName},
+    probe::{Offsets, RangeSet},
+    row::RowKey,
+    rules::{MAX_RULES, Rule, RuleTable},
+};
 
 /// Drops by key. User space sets the real size; the default is what `--max-rows` defaults to.
 #[map]
@@ -15,10 +22,112 @@ pub static COUNTS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries
 #[map]
 pub static LEDGER: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
 
+/// What [`ROWS`] refers to. User space makes the real ones, of the size asked for.
+pub type Rows = InnerPerCpuHashMap<RowKey, u64, 1>;
+
+/// Drops by the keys of a row, one map inside: user space puts a fresh one there and reads the old one to its
+/// end, so that keys which come and go do not fill it for good.
+#[btf_map]
+pub static ROWS: ArrayOfMaps<Rows, 1> = ArrayOfMaps::new();
+
+/// The names of interfaces as they were when a row first needed them.
+#[map]
+pub static DEVICES: HashMap<DeviceKey, DeviceName> = HashMap::with_max_entries(1, 0);
+
+/// Call chains by number.
+#[map]
+pub static CHAINS: HashMap<u64, Chain> = HashMap::with_max_entries(1, 0);
+
+/// Where a chain is put together, one for each level at which a drop can interrupt another.
+#[map]
+pub static CHAIN_ROOM: PerCpuArray<Chain> = PerCpuArray::with_max_entries(CHAIN_LEVELS, 0);
+
+/// How many of them are in use on this CPU.
+#[map]
+pub static CHAIN_LEVEL: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// A task, a softirq, a hardirq and an NMI.
+pub const CHAIN_LEVELS: u32 = 4;
+
 /// 1 if the tracepoint has a `reason` argument.
 #[unsafe(no_mangle)]
 pub static HAS_REASON: Global<u8> = Global::new(1);
 
+/// 1 if the tracepoint has an `rx_sk` argument.
+#[unsafe(no_mangle)]
+pub static HAS_SOCK: Global<u8> = Global::new(1);
+
 /// 1 if the kernel lets a drop interrupt this very program on the same CPU (before Linux 6.1).
 #[unsafe(no_mangle)]
 pub static NESTED: Global<u8> = Global::new(1);
+
+/// What a row is counted by: bits of [`dropwatch_common::probe::keys`].
+#[unsafe(no_mangle)]
+pub static KEYS: Global<u32> = Global::new(0);
+
+/// What is gathered about a drop: bits of [`dropwatch_common::probe::gather`].
+#[unsafe(no_mangle)]
+pub static GATHER: Global<u32> = Global::new(0);
+
+/// The values that the filter's locations and reasons mean.
+#[map]
+pub static RANGES: Array<RangeSet> = Array::with_max_entries(1, 0);
+
+/// 1 if drops have to pass [`RULES`].
+#[unsafe(no_mangle)]
+pub static FILTERED: Global<u8> = Global::new(0);
+
+/// What drops have to pass.
+#[unsafe(no_mangle)]
+pub static RULES: Frozen<RuleTable> =
+    Frozen(RuleTable([Rule { value: [0; 2], mask: [0; 2], head: 0, pad: 0 }; MAX_RULES]));
+
+/// Where the running kernel keeps what is read.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Frozen<Offsets> = Frozen(Offsets {
+    skb_dev: 0,
+    skb_dst: 0,
+    skb_sk: 0,
+    skb_iif: 0,
+    skb_protocol: 0,
+    skb_network_header: 0,
+    skb_mac_header: 0,
+    skb_tail: 0,
+    skb_head: 0,
+    skb_data: 0,
+    skb_len: 0,
+    device_name: 0,
+    device_ifindex: 0,
+    device_net: 0,
+    net_inum: 0,
+    dst_dev: 0,
+    sock_net: 0,
+});
+
+/// A constant that user space fills in, read field by field: a whole one would be copied to the stack.
+#[repr(transparent)]
+pub struct Frozen<T>(T);
+
+impl<T> Frozen<T> {
+    /// Where it is. What is there must be read with [`ptr::read_volatile`], or the compiler takes the value that
+    /// stands in the source.
+    #[inline(always)]
+    pub const fn as_ptr(&self) -> *const T {
+        &raw const self.0
+    }
+}
+
+/// An offset of [`OFFSETS`].
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: a field of a static.
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::OFFSETS.as_ptr()).$field) }
+    };
+}
+pub(crate) use offset;
+
+/// Whether any of these bits are in a constant.
+#[inline(always)]
+pub fn any(constant: &Global<u32>, bits: u32) -> bool {
+    constant.load() & bits != 0
+}

@@ -1,33 +1,18 @@
-//! From snapshots to the counts of an interval: difference and group. Values in, values out.
+//! From snapshots to the counts of an interval: merge and difference. Values in, values out.
 
 use std::{
     collections::HashMap,
     time::{Duration, SystemTime},
 };
 
-use dropwatch_common::DropKey;
+use dropwatch_common::row::RowKey;
 
-use crate::snapshot::{Ledger, Snapshot};
-
-/// What a row can stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// Where the packet was dropped.
-    Location,
-    /// Why.
-    Reason,
-}
-
-impl Key {
-    /// The word for it in options and reports.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Location => "location",
-            Self::Reason => "reason",
-        }
-    }
-}
+use crate::{
+    count_map::Counts,
+    keys::{Key, project},
+    references::References,
+    snapshot::{Ledger, Snapshot},
+};
 
 /// The drops of one interval by raw key, before anything has a name.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,63 +27,104 @@ pub struct Interval {
     pub total: u64,
     /// What was lost in this interval.
     pub ledger: Ledger,
+    /// What its keys refer to.
+    pub references: References,
 }
 
 /// The drops of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
     /// What they have in common.
-    pub key: DropKey,
+    pub key: RowKey,
     /// In the interval.
     pub count: u64,
-    /// Since the probe was attached.
-    pub total: u64,
+    /// Since the probe was attached; unknown once there have been more keys than are remembered.
+    pub total: Option<u64>,
 }
+
+/// For how many keys that may come back the earlier drops are remembered: some 100 MB.
+const REMEMBERED: usize = 1 << 20;
 
 /// Turns snapshots, whose counts only grow, into differences between them.
 ///
 /// Counts in the kernel are never cleared: clearing would race with the next increment, and a difference
 /// cannot lose a drop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Differ {
-    seen: HashMap<DropKey, u64>,
+    /// What the present counters have shown.
+    seen: HashMap<RowKey, u64>,
+    /// What those before them have counted, by key.
+    earlier: HashMap<RowKey, u64>,
+    /// How many keys `earlier` may hold.
+    remembered: usize,
+    /// Whether there were more.
+    forgotten: bool,
     ledger: Ledger,
 }
 
+impl Default for Differ {
+    fn default() -> Self {
+        Self::remembering(REMEMBERED)
+    }
+}
+
 impl Differ {
+    fn remembering(keys: usize) -> Self {
+        Self {
+            seen: HashMap::new(),
+            earlier: HashMap::new(),
+            remembered: keys,
+            forgotten: false,
+            ledger: Ledger::default(),
+        }
+    }
+
     /// What was added since the last call, by key, with the totals; and what was lost since.
     pub fn advance(&mut self, snapshot: &Snapshot) -> (Vec<Count>, Ledger) {
-        let counts = snapshot
-            .counts
-            .iter()
-            .filter_map(|&(key, total)| {
-                let before = self.seen.insert(key, total).unwrap_or(0);
-                // Counters of 64 bits wrap like the kernel's.
-                let count = total.wrapping_sub(before);
-                (count > 0).then_some(Count { key, count, total })
-            })
-            .collect();
+        let counts = snapshot.counts.iter().filter_map(|&(key, now)| self.added(key, now)).collect();
+        if snapshot.last {
+            self.start_over();
+        }
         let lost = snapshot.ledger.since(self.ledger);
         self.ledger = snapshot.ledger;
         (counts, lost)
+    }
+
+    fn added(&mut self, key: RowKey, now: u64) -> Option<Count> {
+        let before = self.seen.insert(key, now).unwrap_or(0);
+        // Counters of 64 bits wrap like the kernel's.
+        let count = now.wrapping_sub(before);
+        let total = match self.earlier.get(&key) {
+            Some(earlier) => Some(earlier.wrapping_add(now)),
+            None if self.forgotten => None,
+            None => Some(now),
+        };
+        (count > 0).then_some(Count { key, count, total })
+    }
+
+    /// The next counters start from zero.
+    fn start_over(&mut self) {
+        for (key, count) in self.seen.drain() {
+            if let Some(earlier) = self.earlier.get_mut(&key) {
+                *earlier = earlier.wrapping_add(count);
+            } else if !self.forgotten && self.earlier.len() < self.remembered {
+                self.earlier.insert(key, count);
+            } else {
+                self.forgotten = true;
+            }
+        }
     }
 }
 
 /// Sums the counts whose keys agree in `by`.
 #[must_use]
-pub fn group(counts: Vec<Count>, by: &[Key]) -> Vec<Count> {
-    let (location, reason) = (by.contains(&Key::Location), by.contains(&Key::Reason));
-    if location && reason {
-        return counts;
+pub fn merge(counts: &Counts, by: &[Key]) -> Counts {
+    let mut merged: HashMap<RowKey, u64> = HashMap::with_capacity(counts.len());
+    for (key, count) in counts {
+        let sum = merged.entry(project(key, by)).or_default();
+        *sum = sum.wrapping_add(*count);
     }
-    let mut groups: HashMap<DropKey, Count> = HashMap::new();
-    for Count { key, count, total } in counts {
-        let key = DropKey::new(if location { key.location } else { 0 }, if reason { key.reason } else { 0 });
-        let group = groups.entry(key).or_insert(Count { key, count: 0, total: 0 });
-        group.count += count;
-        group.total += total;
-    }
-    groups.into_values().collect()
+    merged.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -107,66 +133,74 @@ mod tests {
 
     use super::*;
 
-    /// Snapshots as the kernel makes them: counts that grow, keys that appear, in any order.
-    fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
+    fn key(location: u64, reason: u32) -> RowKey {
+        RowKey { location, reason, ..RowKey::default() }
+    }
+
+    /// Snapshots as the kernel makes them: counts that grow, keys that appear, in any order, and counters that
+    /// are replaced by fresh ones; with each, what has been counted since the start.
+    fn snapshots() -> impl Strategy<Value = Vec<(Snapshot, HashMap<RowKey, u64>)>> {
         let additions = vec((0_u64..8, 0_u32..3, 0_u64..1000), 0..12);
-        vec((additions, 0_u64..5, any::<bool>()), 0..10).prop_map(|steps| {
-            let mut counts: HashMap<DropKey, u64> = HashMap::new();
+        vec((additions, 0_u64..5, any::<bool>(), any::<bool>()), 0..10).prop_map(|steps| {
+            let mut present: HashMap<RowKey, u64> = HashMap::new();
+            let mut ever = HashMap::new();
             let mut ledger = Ledger::default();
             let mut snapshots = Vec::new();
-            for (additions, lost, backwards) in steps {
+            for (additions, lost, backwards, last) in steps {
                 for (location, reason, added) in additions {
-                    *counts.entry(DropKey::new(location, reason)).or_default() += added;
+                    *present.entry(key(location, reason)).or_default() += added;
+                    *ever.entry(key(location, reason)).or_default() += added;
                 }
                 ledger.map_full += lost;
-                let mut counts: Vec<_> = counts.iter().map(|(&key, &count)| (key, count)).collect();
+                let mut counts: Vec<_> = present.iter().map(|(&key, &count)| (key, count)).collect();
                 counts.sort_unstable();
                 if backwards {
                     counts.reverse();
                 }
-                snapshots.push(Snapshot { counts, ledger });
+                snapshots.push((Snapshot { counts, last, ledger }, ever.clone()));
+                if last {
+                    present.clear();
+                }
             }
             snapshots
         })
     }
 
-    fn sums<'a>(counts: impl IntoIterator<Item = &'a Count>) -> u64 {
-        counts.into_iter().map(|count| count.count).sum()
-    }
-
     proptest! {
         #[test]
-        fn differences_add_up_to_what_they_are_differences_of(snapshots in snapshots()) {
-            let mut differ = Differ::default();
-            let (mut added, mut lost) = (HashMap::<DropKey, u64>::new(), 0);
-            for snapshot in &snapshots {
+        fn differences_add_up_to_what_they_are_differences_of(
+            snapshots in snapshots(),
+            remembered in 0_usize..30,
+        ) {
+            let mut differ = Differ::remembering(remembered);
+            let (mut added, mut lost) = (HashMap::<RowKey, u64>::new(), 0);
+            for (snapshot, ever) in &snapshots {
                 let (counts, ledger) = differ.advance(snapshot);
                 lost += ledger.map_full;
                 for Count { key, count, total } in counts {
                     prop_assert!(count > 0, "a key without drops is no row");
-                    let sum = added.entry(key).or_default();
-                    *sum += count;
-                    prop_assert_eq!(*sum, total);
+                    *added.entry(key).or_default() += count;
+                    // There are 24 keys.
+                    prop_assert!(total.is_some() || remembered < 24);
+                    prop_assert!(total.is_none_or(|total| total == ever[&key]));
                 }
+                let ever: HashMap<_, _> =
+                    ever.iter().filter(|(_, count)| **count > 0).map(|(&key, &count)| (key, count)).collect();
+                prop_assert_eq!(&added, &ever);
             }
-            let last = snapshots.last().cloned().unwrap_or_default();
-            let seen: HashMap<_, _> = last.counts.into_iter().filter(|(_, count)| *count > 0).collect();
-            prop_assert_eq!(added, seen);
-            prop_assert_eq!(lost, last.ledger.map_full);
+            prop_assert_eq!(lost, snapshots.last().map_or(0, |(last, _)| last.ledger.map_full));
         }
 
         #[test]
-        fn groups_hold_every_drop_once(snapshots in snapshots()) {
-            let (counts, _) = Differ::default().advance(&snapshots.last().cloned().unwrap_or_default());
+        fn merging_keeps_every_drop(snapshots in snapshots()) {
+            let counts = snapshots.last().map(|(last, _)| last.counts.clone()).unwrap_or_default();
+            let sum = |counts: &Counts| counts.iter().map(|(_, count)| count).sum::<u64>();
             for by in [&[][..], &[Key::Location], &[Key::Reason], &[Key::Reason, Key::Location]] {
-                let groups = group(counts.clone(), by);
-                prop_assert_eq!(sums(&groups), sums(&counts));
-                for group in &groups {
-                    let members = counts.iter().filter(|count| {
-                        (!by.contains(&Key::Location) || count.key.location == group.key.location)
-                            && (!by.contains(&Key::Reason) || count.key.reason == group.key.reason)
-                    });
-                    prop_assert_eq!(group.count, sums(members));
+                let merged = merge(&counts, by);
+                prop_assert_eq!(sum(&merged), sum(&counts));
+                for (key, count) in &merged {
+                    let members = counts.iter().filter(|(member, _)| project(member, by) == *key);
+                    prop_assert_eq!(*count, members.map(|(_, count)| count).sum::<u64>());
                 }
             }
         }
@@ -175,8 +209,7 @@ mod tests {
     #[test]
     fn a_counter_that_wraps_is_still_a_difference() {
         let mut differ = Differ::default();
-        let snapshot =
-            |count| Snapshot { counts: vec![(DropKey::new(1, 2), count)], ledger: Ledger::default() };
+        let snapshot = |count| Snapshot { counts: vec![(key(1, 2), count)], ..Snapshot::default() };
         differ.advance(&snapshot(u64::MAX - 1));
         assert_eq!(differ.advance(&snapshot(3)).0[0].count, 5);
     }

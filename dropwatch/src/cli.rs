@@ -41,6 +41,10 @@ RULE is [KEY=VALUE[,KEY=VALUE...]:]N with the keys location (SYMBOL, SYMBOL[MODU
 The exit status is the command's own if it failed (128+N for signal N); else 4 if a rule did not hold; else 0.
 It is 125 if the check itself failed. The last line says which.";
 
+const BY_HELP: &str = "\
+What a row stands for, any of these, separated by commas [default: location,reason]:
+location, reason, iface, netns, protocol (ethertype), ipproto, saddr, daddr, sport, dport, cpu, stack";
+
 /// Options of `check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
@@ -82,6 +86,9 @@ pub struct WatchArgs {
     /// Stop after this long.
     #[arg(short, long, value_name = "DUR")]
     pub duration: Option<String>,
+    /// What a row stands for [default: location,reason].
+    #[arg(short, long, value_name = "KEY,…", long_help = BY_HELP)]
+    pub by: Option<String>,
     /// How reports look [default: table on a terminal, else text].
     #[arg(short, long, value_name = "FMT")]
     pub output: Option<Format>,
@@ -122,6 +129,8 @@ pub enum Format {
     Json,
     /// What C dropwatch prints, by location alone.
     Classic,
+    /// A line for each call chain, for flame graphs.
+    Folded,
 }
 
 /// How C dropwatch resolves addresses.

@@ -9,9 +9,9 @@ use std::{
 
 pub use crate::cli::Format;
 use crate::{
-    aggregate::Key,
     cli::{CheckArgs, WatchArgs},
     failure::Failure,
+    keys::Key,
     probe::ProbeConfig,
     render::{Style, default_keys},
     report::Limits,
@@ -33,8 +33,6 @@ pub struct WatchConfig {
     pub reports: Option<u64>,
     /// Stop after this long.
     pub duration: Option<Duration>,
-    /// What a row stands for.
-    pub by: Vec<Key>,
     /// How reports look.
     pub format: Format,
     /// Which rows are shown.
@@ -66,10 +64,9 @@ impl WatchConfig {
             interval: interval(&args.interval)?,
             reports: args.reports,
             duration: args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?,
-            by: default_keys(format).to_vec(),
             format,
             limits: Limits { top: args.top, min: args.min },
-            probe: ProbeConfig { max_rows: max_rows(args.max_rows)? },
+            probe: ProbeConfig { by: by(args.by.as_deref(), format)?, max_rows: max_rows(args.max_rows)? },
             kallsyms: args.kallsyms.clone(),
             ready_file: args.ready_file.clone(),
             cost: args.cost,
@@ -135,7 +132,7 @@ impl CheckConfig {
             expect: args.expect.clone(),
             settle,
             document: args.report.as_deref().map(document).transpose()?,
-            probe: ProbeConfig { max_rows: max_rows(args.max_rows)? },
+            probe: ProbeConfig { by: vec![Key::Location, Key::Reason], max_rows: max_rows(args.max_rows)? },
             kallsyms: args.kallsyms.clone(),
             command: args.command.clone(),
         })
@@ -157,6 +154,28 @@ fn max_rows(rows: u32) -> Result<u32, Failure> {
         Ok(rows)
     } else {
         Err(usage("--max-rows", &rows, &format!("it goes from 1 to {MOST_ROWS}")))
+    }
+}
+
+/// The keys asked for, each once, as far as the format can show them.
+fn by(text: Option<&str>, format: Format) -> Result<Vec<Key>, Failure> {
+    let Some(text) = text else { return Ok(default_keys(format).to_vec()) };
+    let mut by = Vec::new();
+    for word in text.split(',') {
+        let key = Key::find(word.trim(), &Key::ALL).map_err(|error| usage("--by", &text, &error))?;
+        if by.contains(&key) {
+            return Err(usage("--by", &text, &format!("it has '{}' twice", key.word())));
+        }
+        by.push(key);
+    }
+    match format {
+        Format::Classic if by != [Key::Location] => {
+            Err(usage("--by", &text, "the classic format is by location alone"))
+        }
+        Format::Folded if !by.contains(&Key::Stack) => {
+            Err(usage("--by", &text, "the folded format takes 'stack' among the keys"))
+        }
+        _ => Ok(by),
     }
 }
 

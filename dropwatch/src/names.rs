@@ -4,6 +4,7 @@ use std::{sync::Arc, thread, thread::JoinHandle, time::Duration};
 
 use crate::{
     console::warn,
+    namespaces::Namespaces,
     reasons::{Loaded, Reason, Reasons, Source},
     report::Names,
     source_lines::{LineService, SourceLine},
@@ -27,6 +28,7 @@ pub struct KernelNames {
     reasons: Option<Reasons>,
     loading: Option<JoinHandle<Reasons>>,
     lines: Lines,
+    namespaces: Namespaces,
 }
 
 /// Lines of source, once a symbol table says where the kernel is.
@@ -48,6 +50,7 @@ impl KernelNames {
             reasons: None,
             loading: has_reason.then(load).flatten(),
             lines: Lines::NotAsked,
+            namespaces: Namespaces::default(),
         }
     }
 
@@ -71,7 +74,8 @@ impl KernelNames {
             self.lines = Lines::Asked(LineService::start(stext));
         }
         let lines = if let Lines::Asked(lines) = &mut self.lines { lines.as_mut() } else { None };
-        ReportNames { table, reasons: self.reasons.as_mut(), lines }
+        self.namespaces.start_report();
+        ReportNames { table, reasons: self.reasons.as_mut(), lines, namespaces: &mut self.namespaces }
     }
 }
 
@@ -95,6 +99,7 @@ pub struct ReportNames<'a> {
     table: Arc<Table>,
     reasons: Option<&'a mut Reasons>,
     lines: Option<&'a mut LineService>,
+    namespaces: &'a mut Namespaces,
 }
 
 impl ReportNames<'_> {
@@ -108,6 +113,10 @@ impl ReportNames<'_> {
 impl Names for ReportNames<'_> {
     fn location(&mut self, address: u64) -> Location {
         self.table.locate(address)
+    }
+
+    fn netns(&mut self, inum: u32) -> Option<Arc<str>> {
+        self.namespaces.name(inum)
     }
 
     fn source(&mut self, location: &Location) -> Option<SourceLine> {

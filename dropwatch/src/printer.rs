@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    aggregate::{Interval, Key},
+    aggregate::Interval,
+    keys::Key,
     names::KernelNames,
     render::Render,
     report::{Limits, Report},

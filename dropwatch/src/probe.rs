@@ -1,53 +1,103 @@
 //! The probe in the kernel: load, attach, read, detach.
 
-use std::{fs, io, os::fd::AsFd as _};
+use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::{
-    EbpfLoader,
-    maps::MapError,
-    programs::{ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink},
+    Btf, Ebpf, EbpfLoader,
+    maps::{Map, MapError},
+    programs::{
+        BtfTracePoint, ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink,
+        tp_btf::BtfTracePointLink,
+    },
 };
-use dropwatch_common::{Loss, names};
+use dropwatch_common::{names, probe::keys};
 
 use crate::{
-    snapshot::{Ledger, MapReader, Snapshot},
+    btf,
+    count_map::{CountMap, Counters, Rows},
+    keys::Key,
+    offsets::KernelLayout,
+    references::Resolver,
+    snapshot::{Losses, Snapshot},
     sys::{self, ProgramStats},
 };
 
 /// The BPF object: the committed one, or the one `DROPWATCH_BPF_OBJECT` named when this was built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_BPF_OBJECT"));
 
+/// The tracepoint.
+const TRACEPOINT: &str = "kfree_skb";
+/// Room for chains: a kernel has far fewer ways to drop a packet. Each takes a kilobyte.
+const MOST_CHAINS: u32 = 16_384;
+/// Room for names of interfaces.
+const MOST_DEVICES: u32 = 4096;
+
 /// What the probe is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
+    /// What a row stands for.
+    pub by: Vec<Key>,
     /// Room for distinct keys.
     pub max_rows: u32,
+}
+
+impl ProbeConfig {
+    /// Whether location and reason are all that is asked for, which takes no type information and less time.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.by.iter().all(|key| matches!(key, Key::Location | Key::Reason))
+    }
+
+    fn keys(&self) -> u32 {
+        self.by.iter().fold(0, |bits, key| bits | key.bit())
+    }
+
+    fn gathered(&self) -> u32 {
+        self.by.iter().fold(0, |bits, key| bits | key.gathered())
+    }
 }
 
 /// A probe that counts drops from [`Probe::attach`] until [`Probe::detach`] or its end.
 ///
 /// Nothing is pinned: when the process dies, however it dies, the kernel takes the probe away.
 pub struct Probe {
-    maps: MapReader,
+    counters: Counters,
+    losses: Losses,
+    resolver: Resolver,
     program: ProgramFd,
-    link: Option<RawTracePointLink>,
+    link: Option<Link>,
     has_reason: bool,
     #[cfg(feature = "bpf-log")]
     log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
 
+/// What keeps a program attached.
+#[expect(dead_code, reason = "held for what happens when it is dropped")]
+enum Link {
+    Raw(RawTracePointLink),
+    Typed(BtfTracePointLink),
+}
+
 impl Probe {
     /// Loads and attaches; every drop after this call is counted.
     ///
-    /// The kernel itself says whether the tracepoint has a `reason` argument: a program that could read a
-    /// missing argument is refused at attach. That needs no BTF and trusts no version.
-    ///
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
-    pub fn attach(config: ProbeConfig) -> Result<Self> {
+    pub fn attach(config: &ProbeConfig) -> Result<Self> {
         let nested = !guards_recursion();
         log::debug!("drops can nest on this kernel: {nested}");
+        if config.is_plain() {
+            Self::attach_plain(config, nested)
+        } else {
+            Self::attach_typed(config, nested)
+        }
+        .map_err(|error| explain(error, config))
+    }
+
+    /// The kernel itself says whether the tracepoint has a `reason` argument: a program that could read a
+    /// missing argument is refused at attach. That needs no BTF and trusts no version.
+    fn attach_plain(config: &ProbeConfig, nested: bool) -> Result<Self> {
         match Self::attach_variant(config, nested, true) {
             Err(error) if is_missing_argument(&error) => {
                 log::debug!("the tracepoint has no reason argument");
@@ -55,25 +105,58 @@ impl Probe {
             }
             probe => probe,
         }
-        .map_err(|error| explain(error, config))
     }
 
-    fn attach_variant(config: ProbeConfig, nested: bool, has_reason: bool) -> Result<Self> {
+    fn attach_variant(config: &ProbeConfig, nested: bool, has_reason: bool) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::NESTED, &u8::from(nested), true)
             .map_max_entries(names::COUNTS, config.max_rows)
             .load(OBJECT)?;
-        let mut take =
-            |name| ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"));
-        let maps = MapReader::new(take(names::COUNTS)?, take(names::LEDGER)?)?;
-        let program = ebpf.program_mut(names::PROGRAM).context("the BPF object has no program")?;
-        let program: &mut RawTracePoint = program.try_into()?;
+        let counters = Counters::Drops(CountMap::new(take(&mut ebpf, names::COUNTS)?)?);
+        let program: &mut RawTracePoint = program(&mut ebpf, names::COUNT_DROP)?.try_into()?;
         program.load()?;
-        let link = program.attach("kfree_skb").and_then(|id| program.take_link(id))?;
+        let link = program.attach(TRACEPOINT).and_then(|id| program.take_link(id))?;
         let program = program.fd()?.try_clone()?;
+        Self::new(ebpf, counters, program, Link::Raw(link), has_reason)
+    }
+
+    /// The program reads structures of the kernel, where its type information says they are.
+    fn attach_typed(config: &ProbeConfig, nested: bool) -> Result<Self> {
+        let KernelLayout { offsets, arguments } = kernel_layout()?;
+        let has_reason = arguments > 2;
+        let keys = config.keys();
+        let mut ebpf = EbpfLoader::new()
+            .override_global(names::HAS_REASON, &u8::from(has_reason), true)
+            .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
+            .override_global(names::NESTED, &u8::from(nested), true)
+            .override_global(names::KEYS, &keys, true)
+            .override_global(names::GATHER, &config.gathered(), true)
+            .override_global(names::OFFSETS, &offsets, true)
+            .map_max_entries(names::COUNTS, 1)
+            .map_max_entries(names::DEVICES, if keys & DEVICE_KEYS == 0 { 1 } else { MOST_DEVICES })
+            .map_max_entries(names::CHAINS, if keys & keys::STACK == 0 { 1 } else { MOST_CHAINS })
+            .load(OBJECT)?;
+        let counters = Counters::Rows(Rows::new(take(&mut ebpf, names::ROWS)?, config.max_rows)?);
+        let btf = Btf::from_sys_fs()?;
+        let program: &mut BtfTracePoint = program(&mut ebpf, names::COUNT_ROW)?.try_into()?;
+        program.load(TRACEPOINT, &btf)?;
+        let link = program.attach().and_then(|id| program.take_link(id))?;
+        let program = program.fd()?.try_clone()?;
+        Self::new(ebpf, counters, program, Link::Typed(link), has_reason)
+    }
+
+    fn new(
+        mut ebpf: Ebpf,
+        counters: Counters,
+        program: ProgramFd,
+        link: Link,
+        has_reason: bool,
+    ) -> Result<Self> {
         Ok(Self {
-            maps,
+            counters,
+            losses: Losses::new(take(&mut ebpf, names::LEDGER)?)?,
+            resolver: Resolver::new(take(&mut ebpf, names::DEVICES)?, take(&mut ebpf, names::CHAINS)?)?,
             program,
             link: Some(link),
             has_reason,
@@ -88,18 +171,19 @@ impl Probe {
         self.has_reason
     }
 
-    /// Everything counted since the probe was attached.
+    /// What rows refer to.
+    pub fn resolver(&mut self) -> &mut Resolver {
+        &mut self.resolver
+    }
+
+    /// Everything counted since the probe was attached, or since a snapshot that was the last of its counters.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         // The counts first: a loss that is read later than the drops beside it is never missed.
-        let counts = self.maps.counts()?;
+        let (counts, last) = self.counters.read()?;
         #[cfg(feature = "bpf-log")]
         self.log.flush();
-        let ledger = Ledger {
-            map_full: self.maps.lost(Loss::MapFull)?,
-            update_failed: self.maps.lost(Loss::UpdateFailed)?,
-            recursion_missed: self.stats()?.recursion_missed,
-        };
-        Ok(Snapshot { counts, ledger })
+        let ledger = self.losses.read(self.stats()?.recursion_missed)?;
+        Ok(Snapshot { counts, last, ledger })
     }
 
     /// What the kernel counts about the probe itself.
@@ -111,6 +195,31 @@ impl Probe {
     pub fn detach(&mut self) {
         self.link = None;
     }
+}
+
+/// Keys that refer to interfaces.
+const DEVICE_KEYS: u32 = keys::IFACE | keys::NETNS;
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+    ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
+}
+
+/// Where the kernel keeps what the probe reads.
+fn kernel_layout() -> Result<KernelLayout> {
+    let path = Path::new(btf::DIRECTORY).join(btf::VMLINUX);
+    let bytes = btf::read_vmlinux().with_context(|| {
+        format!(
+            "keys and filters beyond location and reason take the kernel's type information, {}: it takes a kernel \
+             with CONFIG_DEBUG_INFO_BTF=y",
+            path.display()
+        )
+    })?;
+    let btf = btf::Btf::parse(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    KernelLayout::read(&btf).with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// Whether the kernel keeps a raw tracepoint's program from interrupting itself (Linux 6.1).
@@ -131,7 +240,7 @@ fn is_missing_argument(error: &anyhow::Error) -> bool {
 }
 
 /// Adds to a failure to load or attach what it means to the person who started us.
-fn explain(error: anyhow::Error, config: ProbeConfig) -> anyhow::Error {
+fn explain(error: anyhow::Error, config: &ProbeConfig) -> anyhow::Error {
     let errno = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     let creating_map =
         error.chain().any(|cause| matches!(cause.downcast_ref(), Some(MapError::CreateError { .. })));

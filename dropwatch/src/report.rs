@@ -2,12 +2,22 @@
 
 use std::{
     cmp::Reverse,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use dropwatch_common::{
+    chain::DeviceKey,
+    row::{RowKey, known},
+};
+
 use crate::{
-    aggregate::{Count, Interval, Key, group},
+    aggregate::{Count, Interval},
+    keys::Key,
+    protocols,
     reasons::Reason,
+    references::References,
     snapshot::Ledger,
     source_lines::SourceLine,
     symbols::Location,
@@ -39,8 +49,8 @@ pub struct Report {
 pub struct Row {
     /// Drops in the interval.
     pub count: u64,
-    /// Drops since the probe was attached.
-    pub total: u64,
+    /// Drops since the probe was attached; unknown once there have been more keys than are remembered.
+    pub total: Option<u64>,
     /// The values of the report's keys, in the same order.
     pub values: Vec<Value>,
 }
@@ -57,18 +67,112 @@ pub enum Value {
     },
     /// The kernel's reason; none on kernels that give none.
     Reason(Option<Reason>),
+    /// An interface.
+    Iface(Option<Iface>),
+    /// A network namespace.
+    Netns(Option<Netns>),
+    /// An ethertype.
+    Protocol(Option<u16>),
+    /// A protocol above IP.
+    IpProto(Option<u8>),
+    /// The source or the destination.
+    Address(Option<IpAddr>),
+    /// Of the source or of the destination.
+    Port(Option<u16>),
+    /// A CPU's number.
+    Cpu(u32),
+    /// A call chain, innermost frame first, starting at the drop.
+    Stack(Option<Vec<Location>>),
+}
+
+/// An interface, by its number in its namespace and the name it had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Iface {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: Option<Arc<str>>,
+}
+
+/// A network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Netns {
+    /// Its inode number.
+    pub inum: u32,
+    /// Where it is mounted, or who is in it.
+    pub name: Option<Arc<str>>,
 }
 
 impl Value {
     /// The value in words; `-` for what is not known.
     #[must_use]
     pub fn words(&self) -> String {
-        match self {
-            Self::Location { location, .. } => location.to_string(),
-            Self::Reason(Some(reason)) => reason.to_string(),
-            Self::Reason(None) => "-".to_owned(),
+        let words = match self {
+            Self::Location { location, .. } => Some(location.to_string()),
+            Self::Reason(reason) => reason.as_ref().map(ToString::to_string),
+            Self::Iface(iface) => iface.as_ref().map(|Iface { index, name }| match name {
+                Some(name) => name.to_string(),
+                None => format!("#{index}"),
+            }),
+            Self::Netns(netns) => netns.as_ref().map(|Netns { inum, name }| match name {
+                Some(name) => format!("{inum}({name})"),
+                None => inum.to_string(),
+            }),
+            Self::Protocol(number) => number.map(|number| protocols::ethertype(number).into_owned()),
+            Self::IpProto(number) => number.map(|number| protocols::ip_protocol(number).into_owned()),
+            Self::Address(address) => address.map(|address| address.to_string()),
+            Self::Port(port) => port.map(|port| port.to_string()),
+            Self::Cpu(cpu) => Some(cpu.to_string()),
+            Self::Stack(frames) => {
+                frames.as_ref().map(|frames| frames.iter().map(frame).collect::<Vec<_>>().join(";"))
+            }
+        };
+        words.unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// What a key's part says, with names.
+    fn new(key: Key, row: &RowKey, references: &References, names: &mut impl Names) -> Self {
+        let when = |bit: u8| row.known & bit != 0;
+        match key {
+            Key::Location => {
+                let location = names.location(row.location);
+                Self::Location { source: names.source(&location), location }
+            }
+            Key::Reason => Self::Reason(names.reason(row.reason)),
+            Key::Iface => Self::Iface(when(known::IFACE).then(|| {
+                let device = DeviceKey { netns: row.netns, ifindex: row.ifindex };
+                Iface { index: row.ifindex, name: references.devices.get(&device).cloned() }
+            })),
+            Key::Netns => Self::Netns(
+                when(known::NETNS).then(|| Netns { inum: row.netns, name: names.netns(row.netns) }),
+            ),
+            Key::Protocol => Self::Protocol(when(known::PROTOCOL).then_some(row.protocol)),
+            Key::IpProto => Self::IpProto(when(known::IPPROTO).then_some(row.ipproto)),
+            Key::Saddr => Self::Address(address(row.saddr, row.known)),
+            Key::Daddr => Self::Address(address(row.daddr, row.known)),
+            Key::Sport => Self::Port(when(known::PORTS).then_some(row.sport)),
+            Key::Dport => Self::Port(when(known::PORTS).then_some(row.dport)),
+            Key::Cpu => Self::Cpu(row.cpu),
+            Key::Stack => Self::Stack(when(known::STACK).then(|| {
+                let frames = references.chains.get(&row.stack);
+                let frames = frames.into_iter().flat_map(|frames| frames.iter());
+                frames.map(|&frame| names.frame(frame)).collect()
+            })),
         }
     }
+}
+
+/// A frame in words without blanks: `tcp_v4_rcv+0xaa/0x8d0`, `gre_rcv+0x1e/0x80[gre]`.
+fn frame(frame: &Location) -> String {
+    frame.to_string().replace(" [kernel]", "").replace(' ', "")
+}
+
+fn address(bytes: [u8; 16], known: u8) -> Option<IpAddr> {
+    if known & known::IPV6 != 0 {
+        return Some(Ipv6Addr::from(bytes).into());
+    }
+    let [a, b, c, d, ..] = bytes;
+    (known & known::IPV4 != 0).then(|| Ipv4Addr::new(a, b, c, d).into())
 }
 
 /// Rows that are not shown, summed.
@@ -91,8 +195,21 @@ pub struct Limits {
 
 /// Gives names to what the kernel counts by number.
 pub trait Names {
-    /// The function at an address.
+    /// The function at an address where a packet was freed.
     fn location(&mut self, address: u64) -> Location;
+    /// The function that a call returns to.
+    ///
+    /// A call that never returns can be the last of its function: what is looked for is the call.
+    fn frame(&mut self, address: u64) -> Location {
+        let mut frame = self.location(address.wrapping_sub(1));
+        frame.address = address;
+        if let Some(symbol) = &mut frame.symbol {
+            symbol.offset += 1;
+        }
+        frame
+    }
+    /// The name of a network namespace.
+    fn netns(&mut self, inum: u32) -> Option<Arc<str>>;
     /// The line of source at a location.
     fn source(&mut self, location: &Location) -> Option<SourceLine>;
     /// The reason with a number; none on kernels that give none.
@@ -100,11 +217,11 @@ pub trait Names {
 }
 
 impl Report {
-    /// Groups, names, sorts and cuts.
+    /// Names, sorts and cuts.
     pub fn new(interval: Interval, by: &[Key], limits: Limits, names: &mut impl Names) -> Self {
-        let Interval { ended, elapsed, counts, total, ledger } = interval;
+        let Interval { ended, elapsed, counts, total, ledger, references } = interval;
         let drops = counts.iter().map(|count| count.count).sum();
-        let rows = group(counts, by).iter().map(|count| Row::new(count, by, names)).collect();
+        let rows = counts.iter().map(|count| Row::new(count, by, &references, names)).collect();
         let (rows, cut) = cut(sorted(rows), limits);
         Self { time: ended, elapsed, by: by.to_vec(), rows, cut, drops, total, ledger }
     }
@@ -130,17 +247,8 @@ fn precise(drops: u64) -> f64 {
 }
 
 impl Row {
-    fn new(count: &Count, by: &[Key], names: &mut impl Names) -> Self {
-        let values = by
-            .iter()
-            .map(|key| match key {
-                Key::Location => {
-                    let location = names.location(count.key.location);
-                    Value::Location { source: names.source(&location), location }
-                }
-                Key::Reason => Value::Reason(names.reason(count.key.reason)),
-            })
-            .collect();
+    fn new(count: &Count, by: &[Key], references: &References, names: &mut impl Names) -> Self {
+        let values = by.iter().map(|&key| Value::new(key, &count.key, references, names)).collect();
         Self { count: count.count, total: count.total, values }
     }
 }
@@ -164,7 +272,6 @@ fn cut(mut rows: Vec<Row>, limits: Limits) -> (Vec<Row>, Cut) {
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::DropKey;
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
@@ -181,20 +288,29 @@ mod tests {
             None
         }
 
+        fn netns(&mut self, _inum: u32) -> Option<Arc<str>> {
+            None
+        }
+
         fn reason(&mut self, code: u32) -> Option<Reason> {
             Some(Reason { code, subsystem: None, name: Some(format!("R{code}").into()) })
         }
     }
 
     fn interval(counts: Vec<Count>) -> Interval {
-        let total = counts.iter().map(|count| count.total).sum();
+        let total = counts.iter().filter_map(|count| count.total).sum();
         Interval {
             ended: SystemTime::UNIX_EPOCH,
             elapsed: Duration::from_secs(2),
             counts,
             total,
             ledger: Ledger::default(),
+            references: References::default(),
         }
+    }
+
+    fn key(location: u64, reason: u32) -> RowKey {
+        RowKey { location, reason, ..RowKey::default() }
     }
 
     fn counts() -> impl Strategy<Value = Vec<Count>> {
@@ -202,9 +318,9 @@ mod tests {
             let mut counts: Vec<_> = counts
                 .into_iter()
                 .map(|(location, reason, count)| Count {
-                    key: DropKey::new(location, reason),
+                    key: key(location, reason),
                     count,
-                    total: count * 2,
+                    total: Some(count * 2),
                 })
                 .collect();
             counts.sort_unstable_by_key(|count| count.key);
@@ -251,7 +367,7 @@ mod tests {
 
     #[test]
     fn rates_and_shares_are_of_the_whole_interval() {
-        let count = |location, count| Count { key: DropKey::new(location, 0), count, total: count };
+        let count = |location, count| Count { key: key(location, 0), count, total: Some(count) };
         let report = Report::new(
             interval(vec![count(1, 30), count(2, 10)]),
             &[Key::Location],

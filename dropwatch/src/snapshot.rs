@@ -1,18 +1,18 @@
-//! The maps, read whole: what has been counted since the probe was attached.
-
-use std::{io, os::fd::AsFd as _};
+//! What the probe has counted, at one moment.
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use dropwatch_common::{DropKey, Loss};
+use aya::maps::{Map, MapData, PerCpuArray};
+use dropwatch_common::Loss;
 
-use crate::sys::BatchReader;
+use crate::count_map::Counts;
 
 /// Everything counted so far. Counts only ever grow: what happened in an interval is a difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Drops by key, summed over the CPUs; keys are distinct, in no order.
-    pub counts: Vec<(DropKey, u64)>,
+    pub counts: Counts,
+    /// Whether these counters have ended: in the next snapshot all counts start from zero.
+    pub last: bool,
     /// Drops that are in no row.
     pub ledger: Ledger,
 }
@@ -24,6 +24,8 @@ pub struct Ledger {
     pub map_full: u64,
     /// The kernel refused to insert a key for another cause.
     pub update_failed: u64,
+    /// The call chain could not be read or kept: such a drop is in a row that has none.
+    pub stack_failed: u64,
     /// The kernel's recursion guard skipped the probe; `None` where the kernel does not count that.
     pub recursion_missed: Option<u64>,
 }
@@ -35,69 +37,41 @@ impl Ledger {
         Self {
             map_full: self.map_full.wrapping_sub(earlier.map_full),
             update_failed: self.update_failed.wrapping_sub(earlier.update_failed),
+            stack_failed: self.stack_failed.wrapping_sub(earlier.stack_failed),
             recursion_missed: self
                 .recursion_missed
                 .map(|now| now.wrapping_sub(earlier.recursion_missed.unwrap_or(0))),
         }
     }
 
-    /// All that was lost, as far as the kernel counts it.
+    /// Drops that are in no row at all, as far as the kernel counts them.
     #[must_use]
     pub fn lost(self) -> u64 {
         self.map_full + self.update_failed + self.recursion_missed.unwrap_or(0)
     }
 }
 
-/// Reads the probe's maps.
-pub struct MapReader {
-    counts: Map,
-    losses: PerCpuArray<MapData, u64>,
-    batch: BatchReader<DropKey>,
-    batched: bool,
-}
+/// The probe's own count of what it could not count.
+pub struct Losses(PerCpuArray<MapData, u64>);
 
-impl MapReader {
-    /// A reader of the two maps: a per-CPU hash map of counts and a per-CPU array of losses.
-    pub fn new(counts: Map, losses: Map) -> Result<Self> {
-        let cpus = aya::util::nr_cpus()
-            .map_err(|(path, error)| anyhow::Error::new(error).context(format!("cannot read {path}")))?;
-        let losses = PerCpuArray::try_from(losses)?;
-        Ok(Self { counts, losses, batch: BatchReader::new(cpus), batched: true })
+impl Losses {
+    /// A reader of the probe's ledger.
+    pub fn new(map: Map) -> Result<Self> {
+        Ok(Self(PerCpuArray::try_from(map)?))
     }
 
-    /// The counts, in a call or two; key by key on kernels that have no batches for this map.
-    pub fn counts(&mut self) -> Result<Vec<(DropKey, u64)>> {
-        if self.batched {
-            match self.counts_batched() {
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    log::debug!("no batched look-ups on this kernel: reading key by key");
-                    self.batched = false;
-                }
-                counts => return counts.context("cannot read the drop counts from the kernel"),
-            }
-        }
-        self.counts_by_key().context("cannot read the drop counts from the kernel")
+    /// The ledger now, with what the kernel counts itself.
+    pub fn read(&self, recursion_missed: Option<u64>) -> Result<Ledger> {
+        Ok(Ledger {
+            map_full: self.lost(Loss::MapFull)?,
+            update_failed: self.lost(Loss::UpdateFailed)?,
+            stack_failed: self.lost(Loss::StackFailed)?,
+            recursion_missed,
+        })
     }
 
-    fn counts_batched(&mut self) -> io::Result<Vec<(DropKey, u64)>> {
-        let Map::PerCpuHashMap(data) = &self.counts else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let mut counts = Vec::new();
-        self.batch.read(data.fd().as_fd(), |key, values| counts.push((*key, values.iter().sum())))?;
-        Ok(counts)
-    }
-
-    fn counts_by_key(&self) -> Result<Vec<(DropKey, u64)>, MapError> {
-        PerCpuHashMap::try_from(&self.counts)?
-            .iter()
-            .map(|entry| entry.map(|(key, values)| (key, values.iter().sum())))
-            .collect()
-    }
-
-    /// The drops lost in the way that `loss` names.
-    pub fn lost(&self, loss: Loss) -> Result<u64> {
-        let values = self.losses.get(&(loss as u32), 0).context("cannot read the ledger from the kernel")?;
+    fn lost(&self, loss: Loss) -> Result<u64> {
+        let values = self.0.get(&(loss as u32), 0).context("cannot read the ledger from the kernel")?;
         Ok(values.iter().sum())
     }
 }

@@ -141,7 +141,7 @@ fn late() {
 fn probes() -> HashSet<u32> {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
-        .filter(|program| program.name_as_str() == Some(dropwatch_common::names::PROGRAM))
+        .filter(|program| program.name_as_str() == Some(dropwatch_common::names::COUNT_DROP))
         .map(|program| program.id())
         .collect()
 }

@@ -112,7 +112,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        aggregate::Key,
         check::{
             rule::{
                 Bound,
@@ -120,6 +119,7 @@ mod tests {
             },
             verdict::{Ending, conclusion},
         },
+        keys::Key,
         report::Cut,
         snapshot::Ledger,
     };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    aggregate::Key,
+    keys::Key,
     report::{Row, Value},
 };
 
@@ -118,20 +118,13 @@ impl Condition {
         let Some((key, value)) = text.split_once('=') else {
             return Err(format!("'{text}' is not of the form KEY=VALUE"));
         };
-        let Some(key) = KEYS.into_iter().find(|known| known.word() == key) else {
-            let words = KEYS.map(Key::word);
-            let nearest = nearest(key, words).unwrap_or(words[0]);
-            return Err(format!(
-                "there is no key '{key}': did you mean '{nearest}'? (it takes {})",
-                words.join(", ")
-            ));
-        };
+        let key = Key::find(key, &KEYS)?;
         if value.is_empty() {
             return Err(format!("'{text}' has no value"));
         }
         match key {
             Key::Reason => vocabulary.reason(value).map(Self::Reason),
-            Key::Location => Place::parse(value).map(Self::Location),
+            _ => Place::parse(value).map(Self::Location),
         }
     }
 
@@ -227,7 +220,7 @@ pub(crate) mod tests {
         let location = Location { address: 0xffff_ffff_8100_001f, symbol: Some(symbol) };
         let reason = Reason { code: reason, subsystem: Some("core".into()), name: None };
         let values = vec![Value::Location { location, source: None }, Value::Reason(Some(reason))];
-        Row { count, total: count, values }
+        Row { count, total: Some(count), values }
     }
 
     #[test]

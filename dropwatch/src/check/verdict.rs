@@ -152,7 +152,7 @@ mod tests {
         Verdict::new(rule(bound, text), &report(ledger))
     }
 
-    const LOST: Ledger = Ledger { map_full: 2, update_failed: 0, recursion_missed: None };
+    const LOST: Ledger = Ledger { map_full: 2, update_failed: 0, stack_failed: 0, recursion_missed: None };
 
     #[test]
     fn a_rule_breaks_by_one_drop() {

@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result};
 
 use super::symbol_source;
 use crate::{
-    aggregate::Key,
     check::{
         document::{self, Findings},
         rule::{Bound, Rule, Vocabulary, nearest},
@@ -52,16 +51,15 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     // Before any thread is started, which would take what is meant for the command.
     let signals = Forwarder::block()?;
     let symbols = Symbols::start(source);
-    let probe = Probe::attach(config.probe).map_err(Refusal::from)?;
+    let probe = Probe::attach(&config.probe).map_err(Refusal::from)?;
     let mut names = KernelNames::new(symbols, probe.has_reason());
     let rules = rules(&config, &names.for_report())?;
-    let mut collector = Collector::new(probe, config.probe.max_rows, false);
+    let mut collector = Collector::new(probe, config.probe.clone(), false);
 
     let ending = run_command(&config, signals)?;
     thread::sleep(config.settle);
     let interval = collector.last_interval()?;
-    let by = [Key::Location, Key::Reason];
-    let report = Report::new(interval, &by, Limits::default(), &mut names.for_report());
+    let report = Report::new(interval, &config.probe.by, Limits::default(), &mut names.for_report());
     let verdicts: Vec<_> = rules.into_iter().map(|rule| Verdict::new(rule, &report)).collect();
     let (status, conclusion) = conclusion(ending, &verdicts);
     let command: Vec<_> = config.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();

@@ -54,9 +54,9 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
 
 async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
-    let probe = Probe::attach(config.probe).map_err(Refusal::from)?;
+    let probe = Probe::attach(&config.probe).map_err(Refusal::from)?;
     let names = KernelNames::new(symbols, probe.has_reason());
-    let mut collector = Collector::new(probe, config.probe.max_rows, config.cost);
+    let mut collector = Collector::new(probe, config.probe.clone(), config.cost);
     say("Monitoring for dropped packets");
     if let Some(file) = &config.ready_file {
         fs::write(file, format!("{}\n", std::process::id()))
@@ -64,7 +64,8 @@ async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {
     }
     let (sender, intervals) = mpsc::channel(QUEUE);
     let render = renderer(config.format, config.style());
-    let printed = Printer { by: config.by.clone(), limits: config.limits, names, render }.spawn(intervals)?;
+    let printed =
+        Printer { by: config.probe.by.clone(), limits: config.limits, names, render }.spawn(intervals)?;
     collect(config, &mut collector, sender, &mut stop).await?;
     tokio::select! {
         printed = printed => printed.context("the printing thread died")??,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as JsonValue, json};
 
 use super::Render;
 use crate::{
+    protocols,
     reasons::Reason,
     report::{Report, Row, Value},
     snapshot::Ledger,
@@ -52,7 +53,7 @@ pub fn ledger(ledger: Ledger) -> JsonValue {
     json!({
         "map_full": ledger.map_full,
         "update_failed": ledger.update_failed,
-        "stack_failed": 0,
+        "stack_failed": ledger.stack_failed,
         "recursion_missed": ledger.recursion_missed,
     })
 }
@@ -65,13 +66,33 @@ pub fn row(report: &Report, row: &Row) -> JsonValue {
     object.insert("rate".into(), thousandths(report.rate(row.count)).into());
     object.insert("total".into(), row.total.into());
     for (key, value) in report.by.iter().zip(&row.values) {
-        let value = match value {
-            Value::Location { location: value, .. } => location(value),
-            Value::Reason(value) => value.as_ref().map_or(JsonValue::Null, reason),
-        };
+        let value = json_value(value);
         object.insert(key.word().into(), value);
     }
     JsonValue::Object(object)
+}
+
+/// The value of a key; what is not known is null.
+#[must_use]
+pub fn json_value(value: &Value) -> JsonValue {
+    match value {
+        Value::Location { location: value, .. } => location(value),
+        Value::Reason(value) => value.as_ref().map_or(JsonValue::Null, reason),
+        Value::Iface(value) => {
+            value.as_ref().map(|iface| json!({ "index": iface.index, "name": iface.name.as_deref() })).into()
+        }
+        Value::Netns(value) => {
+            value.as_ref().map(|netns| json!({ "inum": netns.inum, "name": netns.name.as_deref() })).into()
+        }
+        Value::Protocol(value) => value.map(protocols::ethertype).into(),
+        Value::IpProto(value) => value.map(protocols::ip_protocol).into(),
+        Value::Address(value) => value.map(|address| address.to_string()).into(),
+        Value::Port(value) => (*value).into(),
+        Value::Cpu(value) => (*value).into(),
+        Value::Stack(value) => {
+            value.as_ref().map(|frames| frames.iter().map(location).collect::<Vec<_>>()).into()
+        }
+    }
 }
 
 fn location(location: &Location) -> JsonValue {

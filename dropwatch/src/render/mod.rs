@@ -1,6 +1,7 @@
 //! Reports as people and programs read them: one file for each format, nothing but words in here.
 
 mod classic;
+mod folded;
 mod json;
 mod table;
 #[cfg(test)]
@@ -14,7 +15,7 @@ use std::{
 
 pub use json::{ledger as json_ledger, row as json_row};
 
-use crate::{aggregate::Key, config::Format, report::Report};
+use crate::{config::Format, keys::Key, report::Report};
 
 /// Writes reports in one format.
 pub trait Render: Send {
@@ -55,6 +56,7 @@ pub fn renderer(format: Format, style: Style) -> Box<dyn Render> {
         Format::Text => Box::new(text::Text::new(style)),
         Format::Json => Box::new(json::Json),
         Format::Classic => Box::new(classic::Classic),
+        Format::Folded => Box::new(folded::Folded),
     }
 }
 
@@ -63,6 +65,7 @@ pub fn renderer(format: Format, style: Style) -> Box<dyn Render> {
 pub fn default_keys(format: Format) -> &'static [Key] {
     match format {
         Format::Classic => &[Key::Location],
+        Format::Folded => &[Key::Stack],
         Format::Table | Format::Text | Format::Json => &[Key::Location, Key::Reason],
     }
 }

@@ -9,10 +9,12 @@ use comfy_table::{
 
 use super::{Render, Style};
 use crate::{
-    aggregate::Key,
-    report::{Report, Value},
+    keys::Key,
+    report::{Report, Row, Value},
 };
 
+/// What stands in front of a frame.
+const FRAME: &str = "        ";
 /// The width a location keeps on the narrowest terminal.
 const NARROWEST: u16 = 16;
 
@@ -52,17 +54,32 @@ impl Render for Table {
             let line = line.trim_end();
             if number == 0 || number + 1 == lines.len() {
                 self.painted(Ansi::new().fg_color(Some(AnsiColor::Cyan.into())), line, out)?;
-            } else {
-                writeln!(out, "{line}")?;
+                continue;
+            }
+            writeln!(out, "{line}")?;
+            // A line of the table is a row: none is wrapped.
+            for frame in report.rows.get(number - 1).into_iter().flat_map(frames) {
+                writeln!(out, "{FRAME}{frame}")?;
             }
         }
         writeln!(out)
     }
 }
 
-/// The keys from left to right: the location is the longest, so it comes last.
+/// The call chain of a row, in words.
+fn frames(row: &Row) -> impl Iterator<Item = String> {
+    row.values.iter().flat_map(|value| match value {
+        Value::Stack(Some(frames)) => frames.iter().map(ToString::to_string).collect(),
+        Value::Stack(None) => vec!["(the call chain is not known)".to_owned()],
+        _ => vec![],
+    })
+}
+
+/// The keys from left to right: the location is the longest, so it comes last. Call chains are no column: each stands
+/// below its row.
 fn columns(report: &Report) -> Vec<usize> {
-    let mut columns: Vec<_> = (0..report.by.len()).collect();
+    let mut columns: Vec<_> =
+        (0..report.by.len()).filter(|&column| report.by[column] != Key::Stack).collect();
     columns.sort_by_key(|&column| report.by[column] == Key::Location);
     columns
 }
@@ -77,14 +94,16 @@ fn table(report: &Report, width: Option<u16>) -> comfy_table::Table {
     };
     let keys = columns.iter().map(|&column| report.by[column].word().to_uppercase());
     let header = ["COUNT", "RATE", "SHARE"].into_iter().map(str::to_owned).chain(keys);
-    table.add_row(line(header));
+    // What is cut is said in the last column: there is always one.
+    let nameless = columns.is_empty().then(String::new);
+    table.add_row(line(header.chain(nameless)));
     for row in &report.rows {
         let names = columns.iter().map(|&column| cell(&row.values[column]));
         table.add_row(line(figures(report, row.count).into_iter().chain(names)));
     }
     for (drops, words) in summary(report) {
         let mut cells: Vec<_> = figures(report, drops).into();
-        cells.resize(cells.len() + columns.len() - 1, String::new());
+        cells.resize(cells.len() + columns.len().saturating_sub(1), String::new());
         cells.push(words);
         table.add_row(line(cells));
     }

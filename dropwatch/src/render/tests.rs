@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use super::{Format, Style, renderer};
 use crate::{
-    aggregate::Key,
+    keys::Key,
     reasons::Reason,
-    report::{Cut, Report, Row, Value},
+    report::{Cut, Iface, Netns, Report, Row, Value},
     snapshot::Ledger,
     source_lines::SourceLine,
     symbols::{Location, Symbol},
@@ -25,8 +25,8 @@ fn core(code: u32, name: Option<&str>) -> Value {
     Value::Reason(Some(Reason { code, subsystem: Some("core".into()), name: name.map(Into::into) }))
 }
 
-fn row(count: u64, values: [Value; 2]) -> Row {
-    Row { count, total: count * 10, values: values.into() }
+fn row<const N: usize>(count: u64, values: [Value; N]) -> Row {
+    Row { count, total: Some(count * 10), values: values.into() }
 }
 
 /// Rows as they come from a kernel with reasons: a module's, one without a size, one without any name.
@@ -81,6 +81,104 @@ fn an_ordinary_report() {
     snapshots("ordinary", &report(), Style::default());
 }
 
+/// What is known of a flow, and what is not, of a packet that has no addresses.
+fn flows() -> Report {
+    let iface = |name: Option<&str>| Value::Iface(Some(Iface { index: 2, name: name.map(Into::into) }));
+    let netns =
+        |name: Option<&str>| Value::Netns(Some(Netns { inum: 4_026_532_300, name: name.map(Into::into) }));
+    let address = |text: &str| Value::Address(Some(text.parse().expect("an address")));
+    let rows = vec![
+        row(
+            900,
+            [
+                iface(Some("eth0")),
+                netns(Some("blue")),
+                Value::Protocol(Some(0x800)),
+                Value::IpProto(Some(17)),
+                address("10.0.0.1"),
+                Value::Port(Some(5353)),
+                Value::Cpu(3),
+            ],
+        ),
+        Row {
+            total: None,
+            ..row(
+                40,
+                [
+                    iface(None),
+                    netns(None),
+                    Value::Protocol(Some(0x86dd)),
+                    Value::IpProto(Some(253)),
+                    address("2001:db8::1"),
+                    Value::Port(None),
+                    Value::Cpu(0),
+                ],
+            )
+        },
+        row(
+            2,
+            [
+                Value::Iface(None),
+                Value::Netns(None),
+                Value::Protocol(None),
+                Value::IpProto(None),
+                Value::Address(None),
+                Value::Port(None),
+                Value::Cpu(1),
+            ],
+        ),
+    ];
+    let by = vec![Key::Iface, Key::Netns, Key::Protocol, Key::IpProto, Key::Saddr, Key::Sport, Key::Cpu];
+    Report { by, rows, drops: 942, total: 9420, ..report() }
+}
+
+#[test]
+fn what_a_packet_says() {
+    for (name, format) in FORMATS.into_iter().filter(|(_, format)| *format != Format::Classic) {
+        insta::assert_snapshot!(format!("flows_{name}"), rendered(&flows(), format, Style::default()));
+    }
+}
+
+/// Two chains of one function, and a drop without one.
+fn stacks() -> Report {
+    let frame = |name: &str, offset, module: &str| {
+        let symbol = Symbol { name: name.into(), offset, size: Some(0x100), module: module.into() };
+        Location { address: 0xffff_ffff_8100_0000 + offset, symbol: Some(symbol) }
+    };
+    let chain = |offset| {
+        let unknown = Location { address: 0xffff_ffff_c000_0010, symbol: None };
+        let frames = [frame("gre_rcv", 0x1e, "ip_gre"), frame("ip_rcv", offset, "kernel"), unknown];
+        Value::Stack(Some(frames.into()))
+    };
+    let rows = vec![
+        row(7, [core(3, Some("NO_SOCKET")), chain(0x10)]),
+        row(5, [core(3, Some("NO_SOCKET")), chain(0x20)]),
+        row(1, [core(2, Some("NOT_SPECIFIED")), Value::Stack(None)]),
+    ];
+    let cut = Cut { rows: 2, drops: 2 };
+    Report { by: vec![Key::Reason, Key::Stack], rows, cut, drops: 15, total: 150, ..report() }
+}
+
+#[test]
+fn call_chains() {
+    for (name, format) in FORMATS.into_iter().filter(|(_, format)| *format != Format::Classic) {
+        insta::assert_snapshot!(format!("stacks_{name}"), rendered(&stacks(), format, Style::default()));
+    }
+    insta::assert_snapshot!("stacks_folded", rendered(&stacks(), Format::Folded, Style::default()));
+}
+
+#[test]
+fn chains_alone() {
+    let mut report = stacks();
+    report.by.remove(0);
+    for row in &mut report.rows {
+        row.values.remove(0);
+    }
+    insta::assert_snapshot!("chains_alone_table", rendered(&report, Format::Table, Style::default()));
+    let heartbeat = Report { rows: vec![], drops: 0, cut: Cut::default(), ..report };
+    assert_eq!(rendered(&heartbeat, Format::Folded, Style::default()), "", "folded has no heartbeat");
+}
+
 #[test]
 fn an_interval_without_drops() {
     let report = Report { rows: vec![], drops: 0, ..report() };
@@ -120,7 +218,7 @@ fn a_kernel_without_reasons() {
 #[test]
 fn losses_are_in_the_ledger() {
     let mut report = report();
-    report.ledger = Ledger { map_full: 5, update_failed: 2, recursion_missed: Some(1) };
+    report.ledger = Ledger { map_full: 5, update_failed: 2, stack_failed: 3, recursion_missed: Some(1) };
     insta::assert_snapshot!("losses_json", rendered(&report, Format::Json, Style::default()));
 }
 

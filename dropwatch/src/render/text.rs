@@ -28,9 +28,10 @@ impl Render for Text {
         for row in &report.rows {
             write!(out, "{time} {} packets dropped", row.count)?;
             for (key, value) in report.by.iter().zip(&row.values) {
-                match value {
-                    Value::Location { location, .. } => write!(out, " at {location}")?,
-                    Value::Reason(_) => write!(out, " {} {}", key.word(), escaped(&value.words()))?,
+                if let Value::Location { location, .. } = value {
+                    write!(out, " at {location}")?;
+                } else {
+                    write!(out, " {} {}", key.word(), escaped(&value.words()))?;
                 }
             }
             writeln!(out)?;

@@ -1,0 +1,108 @@
+//! What user space tells the probe before it is loaded: constants that the verifier knows.
+
+/// Where the running kernel keeps what the probe reads, in bytes from the start of each structure.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sk_buff.dev`
+    pub skb_dev: u32,
+    /// `sk_buff._skb_refdst`
+    pub skb_dst: u32,
+    /// `sk_buff.sk`
+    pub skb_sk: u32,
+    /// `sk_buff.skb_iif`
+    pub skb_iif: u32,
+    /// `sk_buff.protocol`
+    pub skb_protocol: u32,
+    /// `sk_buff.network_header`
+    pub skb_network_header: u32,
+    /// `sk_buff.mac_header`
+    pub skb_mac_header: u32,
+    /// `sk_buff.tail`, itself an offset from `head`
+    pub skb_tail: u32,
+    /// `sk_buff.head`
+    pub skb_head: u32,
+    /// `sk_buff.data`
+    pub skb_data: u32,
+    /// `sk_buff.len`
+    pub skb_len: u32,
+    /// `net_device.name`
+    pub device_name: u32,
+    /// `net_device.ifindex`
+    pub device_ifindex: u32,
+    /// `net_device.nd_net.net`
+    pub device_net: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
+    /// `dst_entry.dev`
+    pub dst_dev: u32,
+    /// `sock.__sk_common.skc_net.net`
+    pub sock_net: u32,
+}
+
+/// What the probe gathers about a drop: bits of the constant `GATHER`.
+pub mod gather {
+    /// The interface's number.
+    pub const IFACE: u32 = 1 << 0;
+    /// The network namespace.
+    pub const NETNS: u32 = 1 << 1;
+    /// The ethertype.
+    pub const PROTOCOL: u32 = 1 << 2;
+    /// What the packet's headers say: transport protocol, addresses, ports.
+    pub const HEADERS: u32 = 1 << 3;
+    /// The length from the network header on.
+    pub const LENGTH: u32 = 1 << 4;
+    /// The interface's name, for a filter.
+    pub const IFACE_NAME: u32 = 1 << 5;
+}
+
+/// What a row is counted by: bits of the constant `KEYS`.
+pub mod keys {
+    /// Where.
+    pub const LOCATION: u32 = 1 << 0;
+    /// Why.
+    pub const REASON: u32 = 1 << 1;
+    /// On which interface.
+    pub const IFACE: u32 = 1 << 2;
+    /// In which network namespace.
+    pub const NETNS: u32 = 1 << 3;
+    /// With which ethertype.
+    pub const PROTOCOL: u32 = 1 << 4;
+    /// With which transport protocol.
+    pub const IPPROTO: u32 = 1 << 5;
+    /// From which address.
+    pub const SADDR: u32 = 1 << 6;
+    /// To which address.
+    pub const DADDR: u32 = 1 << 7;
+    /// From which port.
+    pub const SPORT: u32 = 1 << 8;
+    /// To which port.
+    pub const DPORT: u32 = 1 << 9;
+    /// On which CPU.
+    pub const CPU: u32 = 1 << 10;
+    /// By which call chain.
+    pub const STACK: u32 = 1 << 11;
+}
+
+/// Consecutive values.
+///
+/// Not a start and an end: user space may write one while the probe reads it, and changes a range only by way of
+/// zero, so that half of a new range has no value of the kernel in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// The first.
+    pub start: u64,
+    /// How many there are; of an empty one, and of those behind it, zero.
+    pub length: u64,
+}
+
+/// How many ranges a set has at most: a name may be of several functions, and of parts of them.
+pub const RANGES_PER_SET: usize = 16;
+
+/// The values that a `location` or a `reason` of a filter means.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RangeSet(pub [Range; RANGES_PER_SET]);
+
+const _: () = assert!(size_of::<Offsets>() == 17 * 4);

@@ -1,0 +1,304 @@
+//! What the kernel knows about a packet, read at the offsets of the running kernel.
+//!
+//! Pointers that come from the tracepoint's arguments are typed: the verifier turns a load through them into one
+//! that cannot fault (a bad address reads as zero), so no helper is called. What is not typed, the packet's bytes,
+//! is read by helper.
+
+use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use dropwatch_common::{
+    chain::DeviceName,
+    packet::{Bytes, NEAR},
+};
+
+use crate::maps::offset;
+
+/// A structure of the kernel: never dereferenced as what it is declared, only loaded from.
+pub type Kernel = *const u8;
+
+/// The number of no namespace is below this: they start at `PROC_DYNAMIC_FIRST`, 0xf0000000, and the initial ones
+/// have fixed numbers just below that on some kernels (0xeffffff9 on Linux 6.18).
+const FIRST_INUM: u32 = 0xefff_fff0;
+
+/// Loads through a typed pointer.
+#[inline(always)]
+fn load<T: Copy>(base: Kernel, offset: u32) -> T {
+    // SAFETY: the verifier admits only loads that it knows to be inside the structure, and gives zero for those
+    // that fault.
+    unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
+}
+
+/// Reads memory of the kernel at any address; false if there is nothing.
+#[inline(always)]
+pub fn read_into<T: Copy>(value: &mut MaybeUninit<T>, address: u64) -> bool {
+    // SAFETY: the helper fills the whole of the value, with zeros where it fails.
+    let failed = unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void)
+    };
+    failed == 0
+}
+
+/// Reads a small value of the kernel at any address; none if there is nothing.
+#[inline(always)]
+fn read<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::uninit();
+    // SAFETY: the helper has filled it.
+    if read_into(&mut value, address) { Some(unsafe { value.assume_init() }) } else { None }
+}
+
+/// Whether it can be an address of the kernel: all of them have the sign bit set, on every layout of the address
+/// space.
+#[inline(always)]
+fn is_kernel(address: u64) -> bool {
+    (address as i64) < 0
+}
+
+/// The same pointer, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(mut pointer: Kernel) -> Kernel {
+    // SAFETY: a move to itself. (None at all would leave two lines of source at one instruction, which the kernel
+    // refuses.)
+    unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+/// The interface a packet was dropped on, as far as it is known. Zero is unknown.
+#[derive(Clone, Copy)]
+pub struct Device {
+    /// The interface's number in its namespace.
+    pub ifindex: u32,
+    /// The namespace's inode number.
+    pub netns: u32,
+    /// The address of the interface's name.
+    pub name: u64,
+}
+
+impl Device {
+    pub const UNKNOWN: Self = Self { ifindex: 0, netns: 0, name: 0 };
+
+    /// Reads the interface's name, with nothing but zeros behind its end; false if it has none.
+    #[inline(always)]
+    pub fn read_name(&self, name: &mut DeviceName) -> bool {
+        if self.name == 0 {
+            return false;
+        }
+        // SAFETY: bytes are initialised, and stay so.
+        let bytes = unsafe { &mut *(&raw mut *name).cast::<MaybeUninit<DeviceName>>() };
+        read_into(bytes, self.name) && end(name)
+    }
+}
+
+/// Clears what stands behind a name's end; false if it is none that the kernel would take: empty or endless, or with
+/// blanks, controls or a slash in it.
+#[inline(always)]
+fn end(name: &mut DeviceName) -> bool {
+    let mut ended = false;
+    let mut index = 0;
+    while index < name.len() {
+        let byte = name[index];
+        if ended {
+            name[index] = 0;
+        } else if byte == 0 {
+            ended = true;
+        } else if byte <= b' ' || byte == b'/' {
+            return false;
+        }
+        index += 1;
+    }
+    ended && name[0] != 0
+}
+
+/// The interface, by the first of these that holds: the packet's own, that of its route, and the number of the
+/// one it came in by, in the namespace of its socket.
+///
+/// `skb->dev` shares its place with scratch of the UDP receive queue and with the links of lists and trees, so it
+/// is believed only if it has a number and a namespace like those of an interface.
+#[inline(always)]
+pub fn device(skb: Kernel, rx_sock: Kernel) -> Device {
+    let dev: Kernel = load(skb, offset!(skb_dev));
+    if is_kernel(dev as u64) {
+        let net: Kernel = load(dev, offset!(device_net));
+        let device = Device {
+            ifindex: load(dev, offset!(device_ifindex)),
+            netns: if is_kernel(net as u64) { load(net, offset!(net_inum)) } else { 0 },
+            name: dev as u64 + u64::from(offset!(device_name)),
+        };
+        if is_plausible(&device) {
+            return device;
+        }
+    }
+    if let Some(device) = routed(skb) {
+        return device;
+    }
+    arrived(skb, rx_sock)
+}
+
+#[inline(always)]
+fn is_plausible(device: &Device) -> bool {
+    device.netns >= FIRST_INUM && device.ifindex.wrapping_sub(1) < 0x7fff_ffff
+}
+
+/// The interface of the packet's route, which it shares its place with links of lists for.
+#[inline(always)]
+fn routed(skb: Kernel) -> Option<Device> {
+    // The lowest bit says whether the reference is counted.
+    let dst = load::<u64>(skb, offset!(skb_dst)) & !1;
+    if !is_kernel(dst) {
+        return None;
+    }
+    let dev: u64 = read(dst + u64::from(offset!(dst_dev)))?;
+    if !is_kernel(dev) {
+        return None;
+    }
+    let net: u64 = read(dev + u64::from(offset!(device_net)))?;
+    if !is_kernel(net) {
+        return None;
+    }
+    let device = Device {
+        ifindex: read(dev + u64::from(offset!(device_ifindex)))?,
+        netns: read(net + u64::from(offset!(net_inum)))?,
+        name: dev + u64::from(offset!(device_name)),
+    };
+    if is_plausible(&device) { Some(device) } else { None }
+}
+
+/// What is left of a packet that a socket has taken: the number of the interface and the socket's namespace.
+#[inline(always)]
+fn arrived(skb: Kernel, rx_sock: Kernel) -> Device {
+    let ifindex: u32 = load(skb, offset!(skb_iif));
+    let netns = match sock_netns(rx_sock) {
+        0 => sock_netns(load(skb, offset!(skb_sk))),
+        netns => netns,
+    };
+    // A number alone means nothing: it is another interface in each namespace.
+    if netns == 0 { Device::UNKNOWN } else { Device { ifindex, netns, name: 0 } }
+}
+
+/// Of any kind of socket, also of those that are no more than the common part.
+#[inline(always)]
+fn sock_netns(sock: Kernel) -> u32 {
+    if sock.is_null() {
+        return 0;
+    }
+    // The verifier wants to see the comparison with zero, which the next one would make superfluous.
+    let sock = opaque(sock);
+    if !is_kernel(sock as u64) {
+        return 0;
+    }
+    let net: Kernel = load(sock, offset!(sock_net));
+    if !is_kernel(net as u64) {
+        return 0;
+    }
+    let inum: u32 = load(net, offset!(net_inum));
+    if inum >= FIRST_INUM { inum } else { 0 }
+}
+
+/// Where a packet's bytes are.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    /// The address of the network header; zero if there is none.
+    network: u64,
+    /// Bytes from there to the end of the linear part.
+    linear: u32,
+    /// Bytes from there to the end of the packet.
+    pub length: u32,
+    /// The ethertype; of a tagged frame that of its contents. Zero is unknown.
+    pub protocol: u16,
+}
+
+/// Finds the network header and what comes with it.
+#[inline(always)]
+pub fn layout(skb: Kernel) -> Layout {
+    let head: u64 = load(skb, offset!(skb_head));
+    let data: u64 = load(skb, offset!(skb_data));
+    let len: u32 = load(skb, offset!(skb_len));
+    let header = u32::from(load::<u16>(skb, offset!(skb_network_header)));
+    let tail: u32 = load(skb, offset!(skb_tail));
+    let protocol = u16::from_be(load(skb, offset!(skb_protocol)));
+    // No packet has its network header where its buffer starts: zero means that none was set.
+    if header == 0 || tail <= header {
+        return Layout { network: 0, linear: 0, length: len, protocol };
+    }
+    let network = head + u64::from(header);
+    Layout {
+        network,
+        linear: tail - header,
+        // The data may start in front of the header (a frame) or behind it (a segment).
+        length: len.wrapping_add((data as u32).wrapping_sub(network as u32)),
+        protocol,
+    }
+}
+
+const VLAN: u16 = 0x8100;
+const QINQ: u16 = 0x88a8;
+
+impl Layout {
+    /// The same packet without tags that are still in front of its contents.
+    ///
+    /// The kernel keeps the network header behind a tag that it has put there itself, and in front of one that a
+    /// packet socket has sent.
+    #[inline(always)]
+    pub fn untagged(self) -> Self {
+        if self.protocol != VLAN && self.protocol != QINQ || self.network == 0 {
+            return self;
+        }
+        let Some(before) = read::<[u8; 2]>(self.network - 2) else { return self };
+        match u16::from_be_bytes(before) {
+            VLAN | QINQ => {
+                let Some([_, _, inner @ ..]) = read::<[u8; 4]>(self.network) else { return self };
+                Self {
+                    network: self.network + 4,
+                    linear: self.linear.saturating_sub(4),
+                    length: self.length.saturating_sub(4),
+                    protocol: u16::from_be_bytes(inner),
+                }
+            }
+            inner => Self { protocol: inner, ..self },
+        }
+    }
+}
+
+/// Aligned, so that addresses are loaded as words.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Near([u8; NEAR]);
+
+/// The packet's bytes from its network header on, the first of them read at once.
+pub struct Headers {
+    near: MaybeUninit<Near>,
+    network: u64,
+    linear: u32,
+}
+
+impl Headers {
+    /// The headers of a packet; without any, none of their bytes can be read.
+    #[inline(always)]
+    pub fn read(layout: &Layout) -> Self {
+        let mut headers =
+            Self { near: MaybeUninit::uninit(), network: layout.network, linear: layout.linear };
+        if !read_into(&mut headers.near, layout.network) {
+            headers.linear = 0;
+        }
+        headers
+    }
+}
+
+impl Bytes for Headers {
+    #[inline(always)]
+    fn near<const OFFSET: usize, const N: usize>(&self) -> Option<[u8; N]> {
+        if self.linear < (OFFSET + N) as u32 {
+            return None;
+        }
+        // SAFETY: callers keep to the first NEAR bytes, which the helper has filled.
+        Some(unsafe { self.near.as_ptr().cast::<u8>().add(OFFSET).cast::<[u8; N]>().read() })
+    }
+
+    #[inline(always)]
+    fn far<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        if u64::from(offset) + N as u64 > u64::from(self.linear) {
+            return None;
+        }
+        read(self.network + u64::from(offset))
+    }
+}

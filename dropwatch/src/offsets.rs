@@ -1,0 +1,75 @@
+//! Where the running kernel keeps what the probe reads.
+
+use dropwatch_common::probe::Offsets;
+
+use crate::btf::Btf;
+
+/// What the type information says about the tracepoint and the structures behind its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLayout {
+    /// Where members are.
+    pub offsets: Offsets,
+    /// How many arguments `skb:kfree_skb` has: 2, with a reason 3, with the receiving socket 4.
+    pub arguments: usize,
+}
+
+/// What the type information does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel's type information has no {0}")]
+pub struct Missing(String);
+
+impl KernelLayout {
+    /// Reads the type information of the running kernel.
+    ///
+    /// # Errors
+    /// The first member that is not there, or not of the size it is read with.
+    pub fn read(btf: &Btf<'_>) -> Result<Self, Missing> {
+        let arguments =
+            btf.tracepoint_args("kfree_skb").ok_or_else(|| Missing("tracepoint kfree_skb".into()))?;
+        let at = |aggregate: &str, path: &str, size: u32| {
+            btf.field(aggregate, path)
+                .filter(|field| field.size == size && field.bitfield.is_none())
+                .map(|field| field.offset_bytes)
+                .ok_or_else(|| Missing(format!("{aggregate}.{path} of {size} bytes")))
+        };
+        let offsets = Offsets {
+            skb_dev: at("sk_buff", "dev", 8)?,
+            skb_dst: at("sk_buff", "_skb_refdst", 8)?,
+            skb_sk: at("sk_buff", "sk", 8)?,
+            skb_iif: at("sk_buff", "skb_iif", 4)?,
+            skb_protocol: at("sk_buff", "protocol", 2)?,
+            skb_network_header: at("sk_buff", "network_header", 2)?,
+            skb_mac_header: at("sk_buff", "mac_header", 2)?,
+            skb_tail: at("sk_buff", "tail", 4)?,
+            skb_head: at("sk_buff", "head", 8)?,
+            skb_data: at("sk_buff", "data", 8)?,
+            skb_len: at("sk_buff", "len", 4)?,
+            device_name: at("net_device", "name", 16)?,
+            device_ifindex: at("net_device", "ifindex", 4)?,
+            device_net: at("net_device", "nd_net.net", 8)?,
+            net_inum: at("net", "ns.inum", 4)?,
+            dst_dev: at("dst_entry", "dev", 8)?,
+            sock_net: at("sock", "__sk_common.skc_net.net", 8)?,
+        };
+        Ok(Self { offsets, arguments })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btf;
+
+    #[test]
+    fn the_running_kernel_has_all_of_them() {
+        let Ok(bytes) = btf::read_vmlinux() else {
+            eprintln!("SKIPPED: this kernel has no type information");
+            return;
+        };
+        let layout = KernelLayout::read(&Btf::parse(&bytes).expect("type information")).expect("all members");
+        assert!((2..=4).contains(&layout.arguments), "{layout:?}");
+        let Offsets { skb_dev, skb_len, skb_head, skb_data, .. } = layout.offsets;
+        assert_eq!(skb_data, skb_head + 8, "side by side in every kernel there has been");
+        assert!(skb_dev < skb_len, "{layout:?}");
+    }
+}
