@@ -19,6 +19,7 @@ pub mod config;
 pub mod console;
 pub mod count_map;
 pub mod failure;
+pub mod filter;
 pub mod forward;
 pub mod kallsyms;
 pub mod keys;

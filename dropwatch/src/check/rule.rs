@@ -146,11 +146,16 @@ impl Condition {
 impl Place {
     /// Whether a function is meant: also by what it is called in the source, which a compiler that splits or clones
     /// a function adds to (`ip_rcv_finish_core.constprop.0`).
-    fn names(&self, function: &str) -> bool {
+    #[must_use]
+    pub fn names(&self, function: &str) -> bool {
         function == self.symbol || function.split('.').next() == Some(&self.symbol)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads `SYMBOL`, `SYMBOL[MODULE]` or `SYMBOL+0xOFF`.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let (rest, module) = match text.strip_suffix(']').and_then(|text| text.rsplit_once('[')) {
             Some((rest, module)) => (rest.trim_end(), Some(module.to_owned())),
             None => (text, None),
@@ -169,6 +174,16 @@ impl Place {
             return Err(format!("'{text}' is not SYMBOL, SYMBOL[MODULE] or SYMBOL+0xOFF"));
         }
         Ok(Self { symbol: symbol.to_owned(), offset, module })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.symbol)?;
+        if let Some(offset) = self.offset {
+            write!(f, "+{offset:#x}")?;
+        }
+        self.module.iter().try_for_each(|module| write!(f, "[{module}]"))
     }
 }
 
