@@ -6,6 +6,7 @@
 mod live {
     pub mod check;
     pub mod counts;
+    pub mod filter;
     pub mod injected;
     pub mod keys;
     pub mod modules;
@@ -35,7 +36,14 @@ fn main() -> ExitCode {
         }
     }
     let _alone = (can_run && !arguments.list).then(alone);
-    let tests = [live::counts::TESTS, live::keys::TESTS, live::program::TESTS, live::check::TESTS].concat();
+    let tests = [
+        live::counts::TESTS,
+        live::filter::TESTS,
+        live::keys::TESTS,
+        live::program::TESTS,
+        live::check::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(|(name, body)| {
         Trial::test(name, move || {
             body();

@@ -12,6 +12,10 @@ use crate::{
     skb::{self, Device, Headers, Kernel},
 };
 
+/// Zero, which the verifier does not know: user space could write it, and never does.
+#[unsafe(no_mangle)]
+static mut ZERO: u64 = 0;
+
 /// What is known about a drop; what nobody asked for is empty.
 pub struct Drop {
     /// What the filter decides by.
@@ -38,13 +42,34 @@ impl Drop {
             self.facts.reason = ctx.arg(2);
             self.facts.known |= known::REASON;
         }
+        if any(&GATHER, gather::PROTOCOL | gather::LENGTH | gather::HEADERS) {
+            gather_packet(&mut self.facts, skb);
+            forget(&mut self.facts);
+        }
         if any(&GATHER, gather::IFACE | gather::NETNS) {
             let rx_sock = if HAS_SOCK.load() != 0 { ctx.arg(3) } else { core::ptr::null() };
             self.device = skb::device(skb, rx_sock);
             gather_device(&mut self.facts, &self.device);
         }
-        if any(&GATHER, gather::PROTOCOL | gather::LENGTH | gather::HEADERS) {
-            gather_packet(&mut self.facts, skb);
+    }
+}
+
+/// Makes the verifier forget what it knows of the facts.
+///
+/// It follows every path by which a packet can be read, with what is known at its end, and would go through all that
+/// comes after again for each. Of unknown facts there is one path.
+#[inline(always)]
+fn forget(facts: &mut Facts) {
+    const WORDS: usize = size_of::<Facts>() / size_of::<u64>();
+    // SAFETY: a word of a map, and whole words of a structure of integers.
+    unsafe {
+        let zero = (&raw const ZERO).read_volatile();
+        let words: *mut u64 = (&raw mut *facts).cast();
+        let mut index = 0;
+        while index < WORDS {
+            let word = words.add(index);
+            word.write_volatile(word.read_volatile() | zero);
+            index += 1;
         }
     }
 }

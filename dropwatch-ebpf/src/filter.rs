@@ -1,5 +1,7 @@
 //! Whether a drop is wanted at all: asked before anything is counted.
 
+use core::arch::asm;
+
 use dropwatch_common::{
     probe::RANGES_PER_SET,
     rules::{self, Facts, MAX_RULES, Ranges, Rule, Rules},
@@ -10,11 +12,13 @@ use crate::maps::{FILTERED, RANGES, RULES};
 /// Whether a drop passes the filter, or there is none.
 #[inline(always)]
 pub fn passes(facts: &Facts) -> bool {
-    FILTERED.load() == 0 || rules::decide(&Frozen, facts, &Sets)
+    FILTERED.load() == 0 || rules::decide(&Frozen { facts }, facts, &Sets)
 }
 
 /// The rules as the verifier knows them: constants, so that it walks along them and nowhere else.
-struct Frozen;
+struct Frozen<'a> {
+    facts: &'a Facts,
+}
 
 #[inline(always)]
 fn rule(index: u32) -> *const Rule {
@@ -22,12 +26,16 @@ fn rule(index: u32) -> *const Rule {
     unsafe { RULES.as_ptr().cast::<Rule>().add(index as usize) }
 }
 
-impl Rules for Frozen {
+impl Rules for Frozen<'_> {
     #[inline(always)]
     fn head(&self, index: u32) -> Option<u32> {
         if index >= MAX_RULES as u32 {
             return None;
         }
+        // Each rule loads the facts anew. If the compiler kept them in registers, the verifier would take along what
+        // every test has told about them, and follow each combination.
+        // SAFETY: a move to itself; what it might write is what the compiler has to assume, and nothing is written.
+        unsafe { asm!("{0} = {0}", inout(reg) self.facts => _, options(nostack, preserves_flags)) };
         // SAFETY: inside the table, which is never written.
         Some(unsafe { (&raw const (*rule(index)).head).read_volatile() })
     }

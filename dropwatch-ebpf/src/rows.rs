@@ -55,6 +55,13 @@ fn count_first(rows: &Rows, key: &RowKey) {
 /// The parts of the key that were asked for.
 #[inline(always)]
 fn fill(key: &mut RowKey, ctx: &BtfTracePointContext, drop: &Drop) {
+    // First, while there is one path for the verifier to follow: its loops are long.
+    if any(&KEYS, keys::STACK) {
+        match chain::number(ctx) {
+            Some(number) => (key.stack, key.known) = (number, key.known | known::STACK),
+            None => lose(Loss::StackFailed),
+        }
+    }
     if any(&KEYS, keys::LOCATION) {
         key.location = drop.facts.location;
     }
@@ -67,12 +74,6 @@ fn fill(key: &mut RowKey, ctx: &BtfTracePointContext, drop: &Drop) {
     }
     device_key(key, &drop.device);
     packet_key(key, &drop.facts.packet);
-    if any(&KEYS, keys::STACK) {
-        match chain::number(ctx) {
-            Some(number) => (key.stack, key.known) = (number, key.known | known::STACK),
-            None => lose(Loss::StackFailed),
-        }
-    }
 }
 
 #[inline(always)]

@@ -33,13 +33,22 @@ pub enum Command {
 }
 
 const CHECK_HELP: &str = "\
-RULE is [KEY=VALUE[,KEY=VALUE...]:]N with the keys location (SYMBOL, SYMBOL[MODULE], SYMBOL+0xOFF) and reason:
+RULE is [KEY=VALUE[,KEY=VALUE...]:]N with the keys location (SYMBOL, SYMBOL[MODULE], SYMBOL+0xOFF), reason, iface, netns
+(INUM, NAME, PATH or self), protocol, ipproto, saddr, daddr, sport, dport and cpu:
   --max 0                                           no drop at all
   --max reason=NETFILTER_DROP:0                     none by a firewall rule
   --expect reason=NO_SOCKET,location=tcp_v4_rcv:5   at least 5 of these
 
 The exit status is the command's own if it failed (128+N for signal N); else 4 if a rule did not hold; else 0.
 It is 125 if the check itself failed. The last line says which.";
+
+const FILTER_HELP: &str = "\
+Only drops that match, decided in the kernel, in the words of pcap-filter(7):
+  host, net, port, portrange with src and dst; ip, ip6, arp, tcp, udp, icmp, icmp6, igmp, sctp; ip proto N, ip6 proto N,
+  ether proto N; less N, greater N; and, or, not and parentheses. And in these:
+  gre, ospf, reason NAME, iface NAME, netns INUM|NAME|PATH|self, location SYMBOL|SYMBOL[MODULE]|SYMBOL+0xOFF
+Addresses, networks and ports are numbers. Example:
+  'dst host 192.168.2.120 and tcp dst port 8100 and not reason NO_SOCKET'";
 
 const BY_HELP: &str = "\
 What a row stands for, any of these, separated by commas [default: location,reason]:
@@ -54,6 +63,9 @@ pub struct CheckArgs {
     /// No fewer drops than the rule says; may be repeated.
     #[arg(long, value_name = "RULE")]
     pub expect: Vec<String>,
+    /// Look only at drops that match, in tcpdump's words and a few of our own.
+    #[arg(short, long, value_name = "EXPR", long_help = FILTER_HELP)]
+    pub filter: Option<String>,
     /// How long to wait for late drops when the command has ended.
     #[arg(long, value_name = "DUR", default_value = "200ms")]
     pub settle: String,
@@ -89,6 +101,9 @@ pub struct WatchArgs {
     /// What a row stands for [default: location,reason].
     #[arg(short, long, value_name = "KEY,…", long_help = BY_HELP)]
     pub by: Option<String>,
+    /// Count only drops that match, in tcpdump's words and a few of our own.
+    #[arg(short, long, value_name = "EXPR", long_help = FILTER_HELP)]
+    pub filter: Option<String>,
     /// How reports look [default: table on a terminal, else text].
     #[arg(short, long, value_name = "FMT")]
     pub output: Option<Format>,

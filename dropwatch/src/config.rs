@@ -9,10 +9,12 @@ use std::{
 
 pub use crate::cli::Format;
 use crate::{
+    check::rule::{Bound, Rule},
     cli::{CheckArgs, WatchArgs},
     failure::Failure,
+    filter::Filter,
+    host::Host,
     keys::Key,
-    probe::ProbeConfig,
     render::{Style, default_keys},
     report::Limits,
 };
@@ -23,6 +25,17 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// The most rows: a per-CPU map of more would not fit the memory of any machine there is.
 const MOST_ROWS: u32 = 1 << 24;
+
+/// What is counted.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// What a row stands for.
+    pub by: Vec<Key>,
+    /// Room for distinct keys.
+    pub max_rows: u32,
+    /// Which drops are counted at all.
+    pub filter: Option<Filter>,
+}
 
 /// What `watch` is to do.
 #[derive(Clone, Debug)]
@@ -37,8 +50,8 @@ pub struct WatchConfig {
     pub format: Format,
     /// Which rows are shown.
     pub limits: Limits,
-    /// What the probe is asked to do.
-    pub probe: ProbeConfig,
+    /// What is counted.
+    pub query: Query,
     /// A saved kallsyms or a `System.map` to resolve with, instead of the running kernel's own.
     pub kallsyms: Option<PathBuf>,
     /// Created once attached.
@@ -66,7 +79,11 @@ impl WatchConfig {
             duration: args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?,
             format,
             limits: Limits { top: args.top, min: args.min },
-            probe: ProbeConfig { by: by(args.by.as_deref(), format)?, max_rows: max_rows(args.max_rows)? },
+            query: Query {
+                by: by(args.by.as_deref(), format)?,
+                max_rows: max_rows(args.max_rows)?,
+                filter: filter(args.filter.as_deref(), &Host::default())?,
+            },
             kallsyms: args.kallsyms.clone(),
             ready_file: args.ready_file.clone(),
             cost: args.cost,
@@ -92,16 +109,14 @@ impl WatchConfig {
 /// What `check` is to do; its rules are read later, with the names of the kernel.
 #[derive(Clone, Debug)]
 pub struct CheckConfig {
-    /// Rules of no more than.
-    pub max: Vec<String>,
-    /// Rules of no fewer than.
-    pub expect: Vec<String>,
+    /// What is to hold.
+    pub rules: Vec<Rule>,
     /// How long to wait for late drops.
     pub settle: Duration,
     /// Where to write what was found.
     pub document: Option<(PathBuf, DocumentFormat)>,
-    /// What the probe is asked to do.
-    pub probe: ProbeConfig,
+    /// What is counted.
+    pub query: Query,
     /// A symbol file to resolve with, instead of the running kernel's own.
     pub kallsyms: Option<PathBuf>,
     /// The command and its arguments.
@@ -127,16 +142,43 @@ impl CheckConfig {
             "0" | "0s" | "0ms" => Duration::ZERO,
             text => duration("--settle", text)?,
         };
+        let host = Host::default();
+        let rules = rules(args, &host)?;
+        let mut by = vec![Key::Location, Key::Reason];
+        for key in rules.iter().flat_map(Rule::keys) {
+            if !by.contains(&key) {
+                by.push(key);
+            }
+        }
+        let filter = filter(args.filter.as_deref(), &host)?;
         Ok(Self {
-            max: args.max.clone(),
-            expect: args.expect.clone(),
+            rules,
             settle,
             document: args.report.as_deref().map(document).transpose()?,
-            probe: ProbeConfig { by: vec![Key::Location, Key::Reason], max_rows: max_rows(args.max_rows)? },
+            query: Query { by, max_rows: max_rows(args.max_rows)?, filter },
             kallsyms: args.kallsyms.clone(),
             command: args.command.clone(),
         })
     }
+}
+
+/// Reads the rules, with the names of this host.
+fn rules(args: &CheckArgs, host: &Host) -> Result<Vec<Rule>, Failure> {
+    let max = args.max.iter().map(|text| (Bound::Max, text));
+    let expect = args.expect.iter().map(|text| (Bound::Expect, text));
+    max.chain(expect)
+        .map(|(bound, text)| {
+            Rule::parse(bound, text, host).map_err(|error| Failure::Usage(error.to_string()))
+        })
+        .collect()
+}
+
+fn filter(text: Option<&str>, host: &Host) -> Result<Option<Filter>, Failure> {
+    text.map(|text| {
+        Filter::parse(text, host)
+            .map_err(|error| Failure::Usage(format!("invalid value for '--filter': {error}")))
+    })
+    .transpose()
 }
 
 fn document(file: &Path) -> Result<(PathBuf, DocumentFormat), Failure> {
@@ -191,7 +233,7 @@ fn interval(text: &str) -> Result<Duration, Failure> {
     let interval = duration("--interval", text).map_err(|error| {
         if is_interface(text) {
             let cure = format!(
-                "it is a time, and '{text}' is an interface: -f 'iface {text}' is for that, in a version with filters"
+                "it is a time, and '{text}' is an interface: -f 'iface {text}' counts its drops alone"
             );
             usage("--interval", &text, &cure)
         } else {

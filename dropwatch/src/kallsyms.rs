@@ -212,6 +212,22 @@ impl Index {
         })
     }
 
+    /// Every function whose name and module `is` takes, in order of address. A scan.
+    pub fn find_where<'a>(
+        &'a self,
+        is: impl Fn(&str, &str) -> bool + 'a,
+    ) -> impl Iterator<Item = Symbol<'a>> {
+        (0..self.entries.len()).filter_map(move |position| {
+            let entry = self.entries[position];
+            let found = !entry.is_limit() && {
+                let name = &self.names[entry.name as usize..];
+                let name = &name[..memchr(0, name.as_bytes()).unwrap_or(name.len())];
+                is(name, &self.modules[usize::from(entry.module)])
+            };
+            found.then(|| self.symbol(entry, self.extent_at(position)))
+        })
+    }
+
     /// The address of a name of the kernel proper that occurs once, such as `_stext`.
     #[must_use]
     pub fn unique(&self, name: &str) -> Option<u64> {

@@ -14,7 +14,7 @@ use crate::{
 
 /// How long printing waits for a symbol table that is being read: far longer than it takes anywhere. Snapshots are
 /// taken on time meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Symbols and reasons of the running kernel.
 #[derive(Debug)]
@@ -100,14 +100,6 @@ pub struct ReportNames<'a> {
     reasons: Option<&'a mut Reasons>,
     lines: Option<&'a mut LineService>,
     namespaces: &'a mut Namespaces,
-}
-
-impl ReportNames<'_> {
-    /// The reasons there are; none on kernels that give none.
-    #[must_use]
-    pub fn reasons(&self) -> Option<&Reasons> {
-        self.reasons.as_deref()
-    }
 }
 
 impl Names for ReportNames<'_> {

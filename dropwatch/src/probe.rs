@@ -5,17 +5,22 @@ use std::{fs, io, os::fd::AsFd as _, path::Path};
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Map, MapError},
+    maps::{Array, Map, MapData, MapError},
     programs::{
         BtfTracePoint, ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink,
         tp_btf::BtfTracePointLink,
     },
 };
-use dropwatch_common::{names, probe::keys};
+use dropwatch_common::{
+    names,
+    probe::{RangeSet, gather, keys},
+    rules::{RuleTable, need},
+};
 
 use crate::{
     btf,
     count_map::{CountMap, Counters, Rows},
+    filter::Filter,
     keys::Key,
     offsets::KernelLayout,
     references::Resolver,
@@ -40,13 +45,47 @@ pub struct ProbeConfig {
     pub by: Vec<Key>,
     /// Room for distinct keys.
     pub max_rows: u32,
+    /// Which drops are counted at all.
+    pub filter: Option<KernelFilter>,
+}
+
+/// What the kernel needs of a filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelFilter {
+    /// The rules.
+    pub table: RuleTable,
+    /// What they ask about a drop: bits of [`need`].
+    pub needs: u32,
+    /// The values that their sets have at the start.
+    pub sets: Vec<RangeSet>,
+}
+
+impl KernelFilter {
+    /// The filter, as its names are understood at the start.
+    #[must_use]
+    pub fn new(filter: &Filter, sets: Vec<RangeSet>) -> Self {
+        Self { table: *filter.table(), needs: filter.needs(), sets }
+    }
+
+    /// What the probe has to find out to decide.
+    fn gathered(&self) -> u32 {
+        [
+            (need::PACKET, gather::HEADERS),
+            (need::LENGTH, gather::LENGTH),
+            (need::NETNS, gather::NETNS),
+            (need::IFACE, gather::IFACE | gather::IFACE_NAME),
+        ]
+        .into_iter()
+        .filter(|(needed, _)| self.needs & needed != 0)
+        .fold(0, |bits, (_, gathered)| bits | gathered)
+    }
 }
 
 impl ProbeConfig {
     /// Whether location and reason are all that is asked for, which takes no type information and less time.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.by.iter().all(|key| matches!(key, Key::Location | Key::Reason))
+        self.filter.is_none() && self.by.iter().all(|key| matches!(key, Key::Location | Key::Reason))
     }
 
     fn keys(&self) -> u32 {
@@ -54,7 +93,8 @@ impl ProbeConfig {
     }
 
     fn gathered(&self) -> u32 {
-        self.by.iter().fold(0, |bits, key| bits | key.gathered())
+        let filter = self.filter.as_ref().map_or(0, KernelFilter::gathered);
+        self.by.iter().fold(filter, |bits, key| bits | key.gathered())
     }
 }
 
@@ -65,6 +105,8 @@ pub struct Probe {
     counters: Counters,
     losses: Losses,
     resolver: Resolver,
+    /// Until somebody else takes care of them.
+    ranges: Option<Array<MapData, RangeSet>>,
     program: ProgramFd,
     link: Option<Link>,
     has_reason: bool,
@@ -126,6 +168,9 @@ impl Probe {
         let KernelLayout { offsets, arguments } = kernel_layout()?;
         let has_reason = arguments > 2;
         let keys = config.keys();
+        let filter = config.filter.as_ref();
+        let rules = filter.map_or_else(RuleTable::default, |filter| filter.table);
+        let sets = filter.map_or(&[][..], |filter| &filter.sets);
         let mut ebpf = EbpfLoader::new()
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
@@ -133,17 +178,28 @@ impl Probe {
             .override_global(names::KEYS, &keys, true)
             .override_global(names::GATHER, &config.gathered(), true)
             .override_global(names::OFFSETS, &offsets, true)
+            .override_global(names::FILTERED, &u8::from(filter.is_some()), true)
+            .override_global(names::RULES, &rules, true)
+            .map_max_entries(names::RANGES, u32::try_from(sets.len())?.max(1))
             .map_max_entries(names::COUNTS, 1)
             .map_max_entries(names::DEVICES, if keys & DEVICE_KEYS == 0 { 1 } else { MOST_DEVICES })
             .map_max_entries(names::CHAINS, if keys & keys::STACK == 0 { 1 } else { MOST_CHAINS })
             .load(OBJECT)?;
         let counters = Counters::Rows(Rows::new(take(&mut ebpf, names::ROWS)?, config.max_rows)?);
+        let mut ranges = Array::try_from(take(&mut ebpf, names::RANGES)?)?;
+        for (number, set) in (0..).zip(sets) {
+            ranges.set(number, *set, 0)?;
+        }
         let btf = Btf::from_sys_fs()?;
         let program: &mut BtfTracePoint = program(&mut ebpf, names::COUNT_ROW)?.try_into()?;
         program.load(TRACEPOINT, &btf)?;
+        if let Some(instructions) = program.info().ok().and_then(|info| info.verified_instruction_count()) {
+            log::debug!("the kernel's verifier looked at {instructions} instructions");
+        }
         let link = program.attach().and_then(|id| program.take_link(id))?;
         let program = program.fd()?.try_clone()?;
-        Self::new(ebpf, counters, program, Link::Typed(link), has_reason)
+        let probe = Self::new(ebpf, counters, program, Link::Typed(link), has_reason)?;
+        Ok(Self { ranges: Some(ranges), ..probe })
     }
 
     fn new(
@@ -157,6 +213,7 @@ impl Probe {
             counters,
             losses: Losses::new(take(&mut ebpf, names::LEDGER)?)?,
             resolver: Resolver::new(take(&mut ebpf, names::DEVICES)?, take(&mut ebpf, names::CHAINS)?)?,
+            ranges: None,
             program,
             link: Some(link),
             has_reason,
@@ -169,6 +226,11 @@ impl Probe {
     #[must_use]
     pub fn has_reason(&self) -> bool {
         self.has_reason
+    }
+
+    /// The filter's sets, for one who keeps them right.
+    pub fn take_ranges(&mut self) -> Option<Array<MapData, RangeSet>> {
+        self.ranges.take()
     }
 
     /// What rows refer to.

@@ -59,6 +59,13 @@ impl Symbols {
         Self { shared, wake }
     }
 
+    /// One who waits for the tables after `table`; none if it never changes.
+    #[must_use]
+    pub fn follower(&self, table: &Table) -> Option<Follower> {
+        self.wake.as_ref()?;
+        Some(Follower { shared: Arc::clone(&self.shared), generation: table.generation })
+    }
+
     /// The newest table there is, after waiting at most `wait` for one that is being loaded. It may be empty
     /// (see [`Table::status`]) or miss a module that was loaded this instant.
     #[must_use]
@@ -72,6 +79,24 @@ impl Symbols {
             .loaded
             .wait_timeout_while(state, wait, |state| state.is_loading)
             .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&state.table)
+    }
+}
+
+/// Waits for new tables.
+#[derive(Debug)]
+pub struct Follower {
+    shared: Arc<Shared>,
+    generation: u64,
+}
+
+impl Follower {
+    /// The next table that is read.
+    pub fn next_table(&mut self) -> Arc<Table> {
+        let state = self.shared.lock();
+        let is_known = |state: &mut Published| state.table.generation == self.generation;
+        let state = self.shared.loaded.wait_while(state, is_known).unwrap_or_else(PoisonError::into_inner);
+        self.generation = state.table.generation;
         Arc::clone(&state.table)
     }
 }

@@ -98,9 +98,10 @@ impl Sample {
         Self { ethertype, bytes }
     }
 
-    /// The packet as an Ethernet frame.
-    pub fn frame(&self) -> Vec<u8> {
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    /// The packet as an Ethernet frame to that address.
+    pub fn frame(&self, to: [u8; 6]) -> Vec<u8> {
+        let mut frame = to.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 2]);
         frame.extend(self.ethertype.to_be_bytes());
         frame.extend(&self.bytes);
         frame

@@ -33,7 +33,7 @@ impl Verdict {
     /// Holds a rule against a report of everything.
     #[must_use]
     pub fn new(rule: Rule, report: &Report) -> Self {
-        let seen = report.rows.iter().filter(|row| rule.counts(row)).map(|row| row.count).sum();
+        let seen = report.rows.iter().filter(|row| rule.counts(&report.by, row)).map(|row| row.count).sum();
         let lost = report.ledger.lost();
         let outcome = match rule.bound {
             Bound::Max if seen > rule.drops => Outcome::Broke,
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        check::rule::tests::{row, rule},
+        check::rule::tests::{BY, row, rule},
         report::Cut,
         snapshot::Ledger,
     };
@@ -139,7 +139,7 @@ mod tests {
         Report {
             time: SystemTime::UNIX_EPOCH,
             elapsed: Duration::from_secs(1),
-            by: vec![],
+            by: BY.to_vec(),
             rows: vec![row("nft_do_chain", "kernel", 12, 3), row("__udp4_lib_rcv", "kernel", 3, 5)],
             cut: Cut::default(),
             drops: 8,

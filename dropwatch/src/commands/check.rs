@@ -10,22 +10,20 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::symbol_source;
+use super::{attach, symbol_source};
 use crate::{
     check::{
         document::{self, Findings},
-        rule::{Bound, Rule, Vocabulary, nearest},
         verdict::{Ending, Verdict, conclusion},
     },
     cli::CheckArgs,
     collector::Collector,
     config::{CheckConfig, DocumentFormat, Format},
     console::{say, warn},
-    failure::{Failure, Refusal},
+    failure::Failure,
     forward::Forwarder,
-    names::{KernelNames, ReportNames},
+    names::KernelNames,
     preflight::{self, Needs},
-    probe::Probe,
     render::{Style, renderer},
     report::{Limits, Report},
     symbols::Symbols,
@@ -33,8 +31,6 @@ use crate::{
 
 /// Rows shown after the verdicts.
 const LARGEST: usize = 10;
-/// What is counted.
-const SCOPE: &str = "the whole host";
 /// The status of a failure of ours, by which nobody mistakes it for the command's.
 pub const OURS: u8 = 125;
 
@@ -51,23 +47,22 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     // Before any thread is started, which would take what is meant for the command.
     let signals = Forwarder::block()?;
     let symbols = Symbols::start(source);
-    let probe = Probe::attach(&config.probe).map_err(Refusal::from)?;
+    let (probe, probe_config) = attach(&config.query, &symbols)?;
     let mut names = KernelNames::new(symbols, probe.has_reason());
-    let rules = rules(&config, &names.for_report())?;
-    let mut collector = Collector::new(probe, config.probe.clone(), false);
+    let mut collector = Collector::new(probe, probe_config, false);
 
     let ending = run_command(&config, signals)?;
     thread::sleep(config.settle);
     let interval = collector.last_interval()?;
-    let report = Report::new(interval, &config.probe.by, Limits::default(), &mut names.for_report());
-    let verdicts: Vec<_> = rules.into_iter().map(|rule| Verdict::new(rule, &report)).collect();
+    let report = Report::new(interval, &config.query.by, Limits::default(), &mut names.for_report());
+    let verdicts: Vec<_> = config.rules.iter().cloned().map(|rule| Verdict::new(rule, &report)).collect();
     let (status, conclusion) = conclusion(ending, &verdicts);
     let command: Vec<_> = config.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let findings = Findings {
         command: &command,
         status,
         conclusion: &conclusion,
-        scope: SCOPE,
+        scope: &scope(&config),
         verdicts: &verdicts,
         report: &report,
     };
@@ -78,31 +73,11 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     Ok(status)
 }
 
-/// Reads the rules, with the names of the running kernel.
-fn rules(config: &CheckConfig, names: &ReportNames<'_>) -> Result<Vec<Rule>, Failure> {
-    let max = config.max.iter().map(|text| (Bound::Max, text));
-    let expect = config.expect.iter().map(|text| (Bound::Expect, text));
-    max.chain(expect)
-        .map(|(bound, text)| {
-            Rule::parse(bound, text, names).map_err(|error| Failure::Usage(error.to_string()))
-        })
-        .collect()
-}
-
-impl Vocabulary for ReportNames<'_> {
-    fn reason(&self, name: &str) -> Result<Vec<u32>, String> {
-        let Some(reasons) = self.reasons() else {
-            return Err("this kernel gives no reasons for drops: use location=".to_owned());
-        };
-        let codes = reasons.find(name);
-        if !codes.is_empty() {
-            return Ok(codes);
-        }
-        let known: Vec<_> = reasons.iter().filter_map(|reason| reason.name).collect();
-        let hint = nearest(name, known.iter().map(|name| &**name))
-            .map(|name| format!(": did you mean '{name}'?"))
-            .unwrap_or_default();
-        Err(format!("this kernel has no reason '{name}'{hint}"))
+/// Which drops were looked at, in words.
+fn scope(config: &CheckConfig) -> String {
+    match &config.query.filter {
+        None => "the whole host".to_owned(),
+        Some(filter) => filter.to_string(),
     }
 }
 
@@ -142,7 +117,7 @@ fn tell(findings: &Findings<'_>) {
         say(&format!("dropwatch check: {verdict}"));
     }
     let report = findings.report;
-    say(&format!("dropwatch check: drops seen on {} while the command ran:", findings.scope));
+    say(&format!("dropwatch check: drops seen while the command ran ({}):", findings.scope));
     let mut shown = report.clone();
     let rest = shown.rows.split_off(LARGEST.min(shown.rows.len()));
     shown.cut.rows = rest.len() as u64;

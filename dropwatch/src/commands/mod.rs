@@ -3,14 +3,18 @@
 pub mod check;
 pub mod watch;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use crate::{
     cli::{Cli, Command},
+    config::Query,
     console::{say, warn},
     failure::{Failure, Refusal},
     kallsyms::saved::{Running, Saved},
-    symbols::KallsymsSource,
+    names::PATIENCE,
+    probe::{KernelFilter, Probe, ProbeConfig},
+    set_keeper,
+    symbols::{KallsymsSource, Symbols},
 };
 
 /// Runs the command that was asked for, to its exit status.
@@ -59,4 +63,29 @@ fn symbol_source(file: Option<&Path>) -> Result<KallsymsSource, Refusal> {
         warn(&warning.to_string());
     }
     Ok(KallsymsSource::Saved(saved))
+}
+
+/// Attaches a probe that counts what was asked for.
+///
+/// # Errors
+/// What cannot be done here.
+fn attach(query: &Query, symbols: &Symbols) -> Result<(Probe, ProbeConfig), Refusal> {
+    let Query { by, max_rows, filter } = query;
+    let (by, max_rows) = (by.clone(), *max_rows);
+    let Some(filter) = filter else {
+        let config = ProbeConfig { by, max_rows, filter: None };
+        return Ok((Probe::attach(&config)?, config));
+    };
+    // Where a filter names functions, nothing is counted before it is known where they are.
+    let wait = if filter.sets().is_empty() { Duration::ZERO } else { PATIENCE };
+    let table = symbols.table(wait);
+    let sets = set_keeper::resolve(filter, &table)?;
+    let config = ProbeConfig { by, max_rows, filter: Some(KernelFilter::new(filter, sets)) };
+    let mut probe = Probe::attach(&config)?;
+    if let (false, Some(maps), Some(follower)) =
+        (filter.sets().is_empty(), probe.take_ranges(), symbols.follower(&table))
+    {
+        set_keeper::start(filter, maps, follower)?;
+    }
+    Ok((probe, config))
 }

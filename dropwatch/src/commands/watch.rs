@@ -9,7 +9,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::symbol_source;
+use super::{attach, symbol_source};
 use crate::{
     aggregate::Interval,
     cli::WatchArgs,
@@ -20,7 +20,6 @@ use crate::{
     names::KernelNames,
     preflight::{self, Needs},
     printer::Printer,
-    probe::Probe,
     render::renderer,
     schedule::Schedule,
     signals::Stop,
@@ -54,9 +53,9 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
 
 async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
-    let probe = Probe::attach(&config.probe).map_err(Refusal::from)?;
+    let (probe, probe_config) = attach(&config.query, &symbols)?;
     let names = KernelNames::new(symbols, probe.has_reason());
-    let mut collector = Collector::new(probe, config.probe.clone(), config.cost);
+    let mut collector = Collector::new(probe, probe_config, config.cost);
     say("Monitoring for dropped packets");
     if let Some(file) = &config.ready_file {
         fs::write(file, format!("{}\n", std::process::id()))
@@ -65,7 +64,7 @@ async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {
     let (sender, intervals) = mpsc::channel(QUEUE);
     let render = renderer(config.format, config.style());
     let printed =
-        Printer { by: config.probe.by.clone(), limits: config.limits, names, render }.spawn(intervals)?;
+        Printer { by: config.query.by.clone(), limits: config.limits, names, render }.spawn(intervals)?;
     collect(config, &mut collector, sender, &mut stop).await?;
     tokio::select! {
         printed = printed => printed.context("the printing thread died")??,

@@ -13,6 +13,7 @@ mod lexer;
 pub mod netns;
 mod number;
 mod parser;
+mod sets;
 #[cfg(test)]
 mod tests;
 pub mod tree;
@@ -22,7 +23,7 @@ use std::fmt;
 
 use dropwatch_common::rules::{Rule, RuleTable};
 
-pub use self::error::FilterError;
+pub use self::{error::FilterError, sets::TooMany};
 use self::{parser::Parser, tree::Expr};
 use crate::check::rule::{Place, Vocabulary};
 

@@ -19,7 +19,7 @@ const QUEUE: &[&str] = &["__dev_queue_xmit", "__dev_xmit_skb", "kfree_skb_list_r
 const SHOT: &str = "bpf da bytecode 1,6 0 0 2,";
 
 /// Attaches the program to all packets of a direction of a device of B.
-fn shoot(wire: &Wire, device: &str, direction: &str) {
+pub fn shoot(wire: &Wire, device: &str, direction: &str) {
     wire.b.words(&format!("tc qdisc add dev {device} clsact"));
     let filter = format!("tc filter add dev {device} {direction} {SHOT}");
     let (words, bytecode) = filter.split_once(" bytecode ").expect("a filter");
