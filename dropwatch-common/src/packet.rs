@@ -172,13 +172,13 @@ const _: () = assert!(size_of::<Packet>() == 48 && align_of::<Packet>() == 8);
 #[must_use]
 pub fn parse(bytes: &(impl Bytes + ?Sized), ethertype: u16) -> Packet {
     let mut packet = Packet::default();
-    parse_into(&mut packet, bytes, ethertype);
+    parse_into(bytes, ethertype, &mut packet);
     packet
 }
 
-/// The same into an empty packet, where a second one has no room on the stack.
+/// The same into a packet that is all zeros: the kernel's stack has no room to move one.
 #[inline(always)]
-pub fn parse_into(packet: &mut Packet, bytes: &(impl Bytes + ?Sized), ethertype: u16) {
+pub fn parse_into(bytes: &(impl Bytes + ?Sized), ethertype: u16, packet: &mut Packet) {
     packet.ethertype = ethertype;
     match ethertype {
         ethertype::IPV4 => parse_ipv4(bytes, packet),
@@ -187,12 +187,6 @@ pub fn parse_into(packet: &mut Packet, bytes: &(impl Bytes + ?Sized), ethertype:
         ethertype::RARP => parse_arp(bytes, packet, family::RARP),
         _ => {}
     }
-}
-
-/// The first four of an address's sixteen bytes.
-#[inline(always)]
-fn widened([a, b, c, d]: [u8; 4]) -> [u8; 16] {
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 /// Whether the IP version is the one that the ethertype promises.
@@ -209,11 +203,11 @@ fn version_is(bytes: &(impl Bytes + ?Sized), version: u8) -> bool {
 fn parse_arp(bytes: &(impl Bytes + ?Sized), packet: &mut Packet, family: u8) {
     packet.family = family;
     match bytes.near::<14, 4>() {
-        Some(address) => packet.saddr = widened(address),
+        Some(address) => packet.saddr[..4].copy_from_slice(&address),
         None => packet.cut |= cut::SADDR,
     }
     match bytes.near::<24, 4>() {
-        Some(address) => packet.daddr = widened(address),
+        Some(address) => packet.daddr[..4].copy_from_slice(&address),
         None => packet.cut |= cut::DADDR,
     }
 }
@@ -223,14 +217,14 @@ fn parse_ipv4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) {
     packet.family = family::IPV4;
     match bytes.near::<12, 4>() {
         Some(address) => {
-            packet.saddr = widened(address);
+            packet.saddr[..4].copy_from_slice(&address);
             packet.known |= known::SADDR;
         }
         None => packet.cut |= cut::SADDR,
     }
     match bytes.near::<16, 4>() {
         Some(address) => {
-            packet.daddr = widened(address);
+            packet.daddr[..4].copy_from_slice(&address);
             packet.known |= known::DADDR;
         }
         None => packet.cut |= cut::DADDR,
@@ -301,36 +295,30 @@ fn parse_ipv6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) {
 #[inline(always)]
 fn cut_source(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) {
     packet.cut |= cut::SADDR;
-    if let Some([a, b, c, d]) = bytes.near::<8, 4>() {
-        packet.saddr = widened([a, b, c, d]);
-        packet.saddr_words = 1;
-        if let Some([e, f, g, h]) = bytes.near::<12, 4>() {
-            packet.saddr = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
-            packet.saddr_words = 2;
-            if let Some([i, j, k, l]) = bytes.near::<16, 4>() {
-                packet.saddr = [a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0];
-                packet.saddr_words = 3;
-            }
-        }
-    }
+    let Some(word) = bytes.near::<8, 4>() else { return };
+    packet.saddr[..4].copy_from_slice(&word);
+    packet.saddr_words = 1;
+    let Some(word) = bytes.near::<12, 4>() else { return };
+    packet.saddr[4..8].copy_from_slice(&word);
+    packet.saddr_words = 2;
+    let Some(word) = bytes.near::<16, 4>() else { return };
+    packet.saddr[8..12].copy_from_slice(&word);
+    packet.saddr_words = 3;
 }
 
 /// The same for the destination.
 #[inline(always)]
 fn cut_destination(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) {
     packet.cut |= cut::DADDR;
-    if let Some([a, b, c, d]) = bytes.near::<24, 4>() {
-        packet.daddr = widened([a, b, c, d]);
-        packet.daddr_words = 1;
-        if let Some([e, f, g, h]) = bytes.near::<28, 4>() {
-            packet.daddr = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
-            packet.daddr_words = 2;
-            if let Some([i, j, k, l]) = bytes.near::<32, 4>() {
-                packet.daddr = [a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0];
-                packet.daddr_words = 3;
-            }
-        }
-    }
+    let Some(word) = bytes.near::<24, 4>() else { return };
+    packet.daddr[..4].copy_from_slice(&word);
+    packet.daddr_words = 1;
+    let Some(word) = bytes.near::<28, 4>() else { return };
+    packet.daddr[4..8].copy_from_slice(&word);
+    packet.daddr_words = 2;
+    let Some(word) = bytes.near::<32, 4>() else { return };
+    packet.daddr[8..12].copy_from_slice(&word);
+    packet.daddr_words = 3;
 }
 
 /// What follows the IPv6 header, whose `next_header` is set.

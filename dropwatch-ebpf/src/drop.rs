@@ -91,7 +91,7 @@ fn gather_packet(facts: &mut Facts, skb: Kernel) {
     facts.length = layout.length;
     facts.known |= known::LENGTH;
     if any(&GATHER, gather::HEADERS) {
-        packet::parse_into(&mut facts.packet, &Headers::read(&layout), layout.protocol);
+        packet::parse_into(&Headers::read(&layout), layout.protocol, &mut facts.packet);
     } else {
         facts.packet.ethertype = layout.protocol;
     }

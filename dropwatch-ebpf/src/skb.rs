@@ -291,7 +291,7 @@ impl Bytes for Headers {
             return None;
         }
         // SAFETY: callers keep to the first NEAR bytes, which the helper has filled.
-        Some(unsafe { self.near.as_ptr().cast::<u8>().add(OFFSET).cast::<[u8; N]>().read() })
+        Some(unsafe { self.near.as_ptr().cast::<u8>().add(OFFSET).cast::<[u8; N]>().read_unaligned() })
     }
 
     #[inline(always)]
