@@ -54,7 +54,9 @@ fn main() -> ExitCode {
     let trials = trials.chain(live::injected::trials(can_run)).chain(live::modules::trials(can_run));
     // One at a time: they share two CPUs, and some ask for all of them.
     let arguments = Arguments { test_threads: arguments.test_threads.or(Some(1)), ..arguments };
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    live::injected::finish();
+    conclusion.exit_code()
 }
 
 /// Waits until no other run of these tests goes on: each would count the other's drops.

@@ -4,9 +4,11 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     path::Path,
-    sync::LazyLock,
-    thread,
-    time::Duration,
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::{Failed, Trial};
@@ -18,7 +20,7 @@ use crate::support::{
         needs::{self, Need},
     },
     is_guest,
-    watch::Watch,
+    watch::Stream,
 };
 
 /// A test for each case. What the machine cannot do is ignored, out loud, and never passed.
@@ -36,7 +38,11 @@ pub fn trials(can_run: bool) -> Vec<Trial> {
         let ignored = !can_run || (!lacking.is_empty() && !strict);
         Trial::test(format!("inject::{}", case.name), move || run(case, &lacking)).with_ignored_flag(ignored)
     };
-    inject::cases().map(trial).collect()
+    let end = Trial::test("inject::nothing_is_lost_beside", || {
+        end();
+        Ok(())
+    });
+    inject::cases().map(trial).chain([end.with_ignored_flag(!can_run)]).collect()
 }
 
 /// Why the machine lacks something, found out once.
@@ -53,9 +59,38 @@ fn assert_distinct() {
     }
 }
 
-/// What the program is started with for a case: one report, of everything.
-fn arguments() -> [&'static str; 4] {
-    ["-o", "json", "-i", "1h"]
+/// What the program is started with: reports of everything, so many that none has two cases in it.
+const ARGUMENTS: [&str; 4] = ["-i", "50ms", "--max-rows", "2048"];
+
+/// The monitor of all cases: starting one takes longer than most cases do.
+static MONITOR: Mutex<Option<Stream>> = Mutex::new(None);
+
+fn monitor() -> MutexGuard<'static, Option<Stream>> {
+    MONITOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_or_start() -> Stream {
+    monitor().take().unwrap_or_else(|| Stream::start(&ARGUMENTS))
+}
+
+/// Ends the monitor, if there still is one.
+pub fn finish() {
+    drop(monitor().take());
+}
+
+/// After all cases: the monitor ends well, and has lost nothing.
+fn end() {
+    let end = take_or_start().stop();
+    let lost = LOST.load(Ordering::Relaxed) + end.reports.iter().map(lost_in).sum::<u64>();
+    assert_eq!(lost, 0, "drops in no row: {end:?}");
+}
+
+/// Drops in the ledgers of all cases' reports.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Drops that a report has in its ledger.
+fn lost_in(report: &Value) -> u64 {
+    report["ledger"].as_object().expect("a ledger").values().filter_map(Value::as_u64).sum()
 }
 
 fn run(case: &Case, lacking: &str) -> Result<(), Failed> {
@@ -63,18 +98,17 @@ fn run(case: &Case, lacking: &str) -> Result<(), Failed> {
         return Err(format!("this machine lacks {lacking}").into());
     }
     let prepared = (case.prepare)(case.count);
-    let watch = Watch::start(&arguments());
-    (prepared.act)();
-    thread::sleep(settled());
-    let reports = watch.stop();
-    let drops: Vec<_> = reports.rows().map(Drop::new).collect();
-    let like: Vec<_> = match &prepared.expected {
-        Some(expected) => {
-            let like = Like::new(expected);
-            drops.iter().filter(|drop| like.matches(drop)).collect()
-        }
+    let stream = take_or_start();
+    let like = prepared.expected.as_ref().map(Like::new);
+    let drops = during(&stream, &*prepared.act, |drops| {
+        like.as_ref().is_some_and(|like| like.count_in(drops) >= like.count)
+    });
+    // A case that panics takes its monitor with it.
+    *monitor() = Some(stream);
+    let like: Vec<_> = match &like {
+        Some(like) => drops.0.iter().filter(|drop| like.matches(drop)).collect(),
         // What must not be seen at all would be seen as often as it was tried, beside a few drops of others.
-        None => drops.iter().filter(|drop| (case.count..case.count * 2).contains(&drop.count)).collect(),
+        None => drops.0.iter().filter(|drop| (case.count..case.count * 2).contains(&drop.count)).collect(),
     };
     let seen: u64 = like.iter().map(|drop| drop.count).sum();
     let expected = prepared.expected.as_ref().map_or(0, |expected| expected.count);
@@ -83,20 +117,52 @@ fn run(case: &Case, lacking: &str) -> Result<(), Failed> {
     if seen == expected {
         return Ok(());
     }
-    let all: Vec<_> = drops.iter().map(|drop| format!("\n  {drop:?}")).collect();
+    let all: Vec<_> = drops.0.iter().map(|drop| format!("\n  {drop:?}")).collect();
     let (expected, all) = (&prepared.expected, all.concat());
-    Err(format!("seen {seen}, expected {expected:?}; all drops:{all}\n{}", reports.stderr).into())
+    Err(format!("seen {seen}, expected {expected:?}; all drops:{all}").into())
+}
+
+/// The drops from the start of `act` until they are `enough`, or for as long as packets may be under way.
+fn during(stream: &Stream, act: &dyn Fn(), enough: impl Fn(&Drops) -> bool) -> Drops {
+    stream.catch_up();
+    act();
+    let mut drops = Drops::default();
+    let deadline = Instant::now() + settled();
+    while !enough(&drops) && Instant::now() < deadline {
+        drops.add(&stream.next_report());
+    }
+    // What is more than enough comes now.
+    stream.catch_up().iter().for_each(|report| drops.add(report));
+    drops
 }
 
 /// How long packets may be under way.
 fn settled() -> Duration {
-    Duration::from_millis(if is_guest() { 1000 } else { 100 })
+    Duration::from_millis(if is_guest() { 2000 } else { 300 })
+}
+
+/// What some reports have together.
+#[derive(Default)]
+struct Drops(Vec<Drop>);
+
+impl Drops {
+    fn add(&mut self, report: &Value) {
+        LOST.fetch_add(lost_in(report), Ordering::Relaxed);
+        for row in report["rows"].as_array().expect("rows") {
+            let drop = Drop::new(row);
+            match self.0.iter_mut().find(|other| other.is_like(&drop)) {
+                Some(other) => other.count += drop.count,
+                None => self.0.push(drop),
+            }
+        }
+    }
 }
 
 /// A row of a report.
 #[derive(Debug)]
 struct Drop {
     count: u64,
+    address: String,
     symbol: String,
     module: String,
     /// Not on kernels that give none.
@@ -110,10 +176,15 @@ impl Drop {
         let reason = row["reason"]["name"].as_str().map(str::to_owned);
         Self {
             count: row["count"].as_u64().expect("a count"),
+            address: word("address").to_owned(),
             symbol: base(word("symbol")).to_owned(),
             module: word("module").to_owned(),
             reason,
         }
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.address, &self.reason) == (&other.address, &other.reason)
     }
 
     fn reason(&self) -> &str {
@@ -141,6 +212,10 @@ impl Like {
         let module =
             expected.module.filter(|module| Path::new("/sys/module").join(module).join("initstate").exists());
         Self { count: expected.count, reasons, locations, module }
+    }
+
+    fn count_in(&self, drops: &Drops) -> u64 {
+        drops.0.iter().filter(|drop| self.matches(drop)).map(|drop| drop.count).sum()
     }
 
     fn matches(&self, drop: &Drop) -> bool {

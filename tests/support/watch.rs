@@ -2,12 +2,15 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, channel},
+    },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::{
@@ -137,6 +140,61 @@ fn joined(thread: &mut Option<JoinHandle<String>>) -> String {
 /// Whether a row is about a function, by its name in the source: compilers add to it where they clone functions.
 fn is_in(row: &Value, function: &str) -> bool {
     row["location"]["symbol"].as_str().and_then(|symbol| symbol.split('.').next()) == Some(function)
+}
+
+/// A running monitor whose reports are read while it runs.
+pub struct Stream {
+    watch: Watch,
+    lines: Receiver<String>,
+}
+
+impl Stream {
+    /// Starts one that reports as JSON, with these arguments as well.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut watch = Watch::start_unread(&[&["-o", "json"], arguments].concat());
+        let stdout = BufReader::new(watch.take_stdout());
+        let (sender, lines) = channel();
+        watch.stdout = Some(thread::spawn(move || {
+            // Until it ends, or nobody wants to know any more.
+            stdout.lines().map_while(Result::ok).take_while(|line| sender.send(line.clone()).is_ok()).count();
+            String::new()
+        }));
+        Self { watch, lines }
+    }
+
+    /// The next report.
+    pub fn next_report(&self) -> Value {
+        let line = self.lines.recv_timeout(PATIENCE).expect("a report");
+        serde_json::from_str(&line).expect("a line of JSON")
+    }
+
+    /// All reports up to one that began after this call: none of what has happened so far is in a later one.
+    pub fn catch_up(&self) -> Vec<Value> {
+        let now = SystemTime::now();
+        let mut reports = Vec::new();
+        loop {
+            // The first one that is made from now on may have been begun before.
+            let began_after = reports.last().is_some_and(|last| ended(last) > now);
+            reports.push(self.next_report());
+            if began_after {
+                return reports;
+            }
+        }
+    }
+
+    /// Ends it, which has to succeed: the last reports.
+    pub fn stop(self) -> Reports {
+        self.watch.signal(Signal::SIGINT);
+        let ended = self.watch.wait();
+        assert!(ended.status.success(), "{ended:?}");
+        let lines: Vec<_> = self.lines.iter().collect();
+        Reports::parse(&lines.join("\n"), ended.stderr)
+    }
+}
+
+/// When a report's interval ended.
+fn ended(report: &Value) -> SystemTime {
+    humantime::parse_rfc3339(report["time"].as_str().expect("a time")).expect("a time")
 }
 
 /// The JSON reports of a run.

@@ -111,11 +111,6 @@ pub const CGROUP: Need = Need::check("programs of control groups", &[], || {
     // One that lets everything pass.
     sys::attach(Kind::CgroupSkb, Hook::CgroupEgress, target, 0, 1).map(drop).map_err(|why| why.to_string())
 });
-/// Before there were reasons, TCP freed what it refused without a word.
-pub const TCP_REASONS: Need = Need::check("drops of TCP at the tracepoint", &[], || {
-    kernel_has_reason("TCP_OLD_DATA").then_some(()).ok_or("the kernel has no reason for them".into())
-});
-
 /// The index of the loopback device in every namespace.
 const LOOPBACK: u32 = 1;
 

@@ -8,20 +8,18 @@ use std::{
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 
-use super::{A, B, Case, Expected, Prepared, needs, sys, wire::Wire};
+use super::{A, B, Case, Expected, Prepared, sys, wire::Wire};
 use crate::support::frames::{ACK, Packet, SOURCE_PORT, Tcp};
 
 pub const CASES: &[Case] = &[
-    case("tcp_segment_long_received", 509, |count| between(count, OLD, "TCP_OLD_SEQUENCE")),
-    case("tcp_segment_beyond_the_window", 521, |count| between(count, FAR, "TCP_INVALID_SEQUENCE")),
-    case("tcp_data_received_before", 523, |count| between(count, AGAIN, "TCP_OLD_DATA")),
-    case("tcp_acknowledges_what_was_not_sent", 541, |count| between(count, UNSENT, "TCP_ACK_UNSENT_DATA")),
-    case("tcp_out_of_order_twice", 547, out_of_order),
+    Case::new("tcp_segment_long_received", 509, |count| between(count, OLD, "TCP_OLD_SEQUENCE")),
+    Case::new("tcp_segment_beyond_the_window", 521, |count| between(count, FAR, "TCP_INVALID_SEQUENCE")),
+    Case::new("tcp_data_received_before", 523, |count| between(count, AGAIN, "TCP_OLD_DATA")),
+    Case::new("tcp_acknowledges_what_was_not_sent", 541, |count| {
+        between(count, UNSENT, "TCP_ACK_UNSENT_DATA")
+    }),
+    Case::new("tcp_out_of_order_twice", 547, out_of_order),
 ];
-
-const fn case(name: &'static str, count: u64, prepare: fn(u64) -> Prepared) -> Case {
-    Case::new(name, count, prepare).needs(&[needs::TCP_REASONS])
-}
 
 const OPEN: u16 = 7000;
 
@@ -92,7 +90,7 @@ fn between(count: u64, beside: Beside, reason: &'static str) -> Prepared {
     // Of these two, kernels before 6.3 say the one.
     let older: &[_] = if reason == "TCP_OLD_SEQUENCE" { &["TCP_INVALID_SEQUENCE"] } else { &[] };
     let expected = Expected { older, ..Expected::new(count, reason, PLACES) };
-    wire.packets(&packet, expected).keeping(connection)
+    wire.packets(&packet, expected).keeping(connection).told_by_tcp()
 }
 
 fn out_of_order(count: u64) -> Prepared {
@@ -101,5 +99,6 @@ fn out_of_order(count: u64) -> Prepared {
     let packet = connection.segment(AHEAD);
     // The first one waits for what is missing.
     wire.send(&packet, 1);
-    wire.packets(&packet, Expected::new(count, "TCP_OFOMERGE", PLACES)).keeping(connection)
+    let expected = Expected::new(count, "TCP_OFOMERGE", PLACES);
+    wire.packets(&packet, expected).keeping(connection).told_by_tcp()
 }
