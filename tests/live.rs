@@ -8,6 +8,7 @@ mod live {
     pub mod counts;
     pub mod filter;
     pub mod injected;
+    pub mod kernels;
     pub mod keys;
     pub mod modules;
     pub mod program;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         live::keys::TESTS,
         live::program::TESTS,
         live::check::TESTS,
+        live::kernels::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(|(name, body)| {

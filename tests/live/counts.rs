@@ -112,8 +112,11 @@ fn two_instances() {
     let slow = Watch::start(&["-o", "json", "-i", "700ms"]);
     net.flood(200_000);
     let (fast, slow) = (fast.stop(), slow.stop());
-    assert_eq!(fast.at(udp_receiver(), NO_SOCKET), 200_000);
-    assert_eq!(slow.at(udp_receiver(), NO_SOCKET), 200_000);
+    // A busy machine loses some on their way, elsewhere; not most.
+    let oracle = net.no_ports();
+    assert!(oracle > 100_000, "{oracle} datagrams got there");
+    assert_eq!(fast.at(udp_receiver(), NO_SOCKET), oracle);
+    assert_eq!(slow.at(udp_receiver(), NO_SOCKET), oracle);
 }
 
 fn full_map() {

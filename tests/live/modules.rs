@@ -8,8 +8,10 @@ use serde_json::Value;
 use crate::{
     Test,
     support::{
-        inject::{ip::gre, wire::Wire},
+        inject::{ip::gre, needs::kernel_has_reason, wire::Wire},
         is_guest,
+        net::Net,
+        openvswitch::Switch,
         watch::{Reports, Watch},
     },
 };
@@ -19,6 +21,8 @@ const TESTS: &[Test] = &[
     ("modules::a_module_unloaded_before_the_report_keeps_its_name", unloaded),
     ("modules::a_module_loaded_again_has_its_name_in_both_places", reloaded),
     ("modules::a_symbol_of_two_modules_is_told_apart", same_symbol),
+    ("modules::reasons_of_a_module_have_names", own_reasons),
+    ("modules::reasons_of_a_module_loaded_later_have_names", own_reasons_later),
 ];
 
 /// The tests, ignored out loud where the kernel loads no modules.
@@ -27,11 +31,10 @@ pub fn trials(can_run: bool) -> Vec<Trial> {
     if can_run && !can_load {
         eprintln!("IGNORED modules::*: this machine cannot load the modules gre and ip_gre.");
     }
-    if can_load {
-        unload();
-    }
     let trial = |&(name, body): &Test| {
         let run = move || {
+            // Others load them as well.
+            unload(&["ip_gre", "gre"]);
             body();
             Ok::<(), Failed>(())
         };
@@ -49,9 +52,9 @@ fn is_loaded(module: &str) -> bool {
         .is_ok_and(|modules| modules.lines().any(|line| line.split(' ').next() == Some(module)))
 }
 
-/// Takes both away, if they are there.
-fn unload() {
-    for module in ["ip_gre", "gre"] {
+/// Takes them away, if they are there.
+fn unload(modules: &[&str]) {
+    for module in modules {
         if is_loaded(module) {
             let done = Command::new("rmmod").arg(module).status().expect("rmmod");
             assert!(done.success(), "{module} cannot be unloaded");
@@ -86,7 +89,7 @@ fn loaded_later() {
     wire.send(&gre(UNKNOWN), 7);
     settle();
     let reports = watch.stop();
-    unload();
+    unload(&["ip_gre", "gre"]);
     assert_eq!(in_module(&reports, "gre"), 7, "{reports:?}");
 }
 
@@ -97,7 +100,7 @@ fn unloaded() {
     settle();
     wire.send(&gre(UNKNOWN), 11);
     settle();
-    unload();
+    unload(&["ip_gre", "gre"]);
     settle();
     let reports = watch.stop();
     assert_eq!(in_module(&reports, "gre"), 11, "{reports:?}");
@@ -110,13 +113,13 @@ fn reloaded() {
     settle();
     wire.send(&gre(UNKNOWN), 13);
     settle();
-    unload();
+    unload(&["ip_gre", "gre"]);
     assert!(load("gre"), "gre cannot be loaded again");
     settle();
     wire.send(&gre(UNKNOWN), 17);
     settle();
     let reports = watch.stop();
-    unload();
+    unload(&["ip_gre", "gre"]);
     assert_eq!(in_module(&reports, "gre"), 30, "{reports:?}");
 }
 
@@ -129,7 +132,43 @@ fn same_symbol() {
     wire.send(&gre(0), 23);
     settle();
     let reports = watch.stop();
-    unload();
+    unload(&["ip_gre", "gre"]);
     assert_eq!(in_module(&reports, "gre"), 19, "{reports:?}");
     assert_eq!(in_module(&reports, "ip_gre"), 23, "{reports:?}");
+}
+
+fn own_reasons() {
+    assert!(load("openvswitch"), "openvswitch cannot be loaded");
+    let watch = watch();
+    settle();
+    drop_in_switch(watch, 29);
+}
+
+fn own_reasons_later() {
+    unload(&["openvswitch"]);
+    let watch = watch();
+    settle();
+    assert!(load("openvswitch"), "openvswitch cannot be loaded");
+    drop_in_switch(watch, 31);
+}
+
+/// Drops in a switch, whose reasons only its own module can name.
+fn drop_in_switch(watch: Watch, count: u64) {
+    let net = Net::quiet();
+    let switch = Switch::new(&net);
+    switch.drop_packets(count);
+    settle();
+    let reports = watch.stop();
+    drop(switch);
+    unload(&["openvswitch"]);
+    let rows: Vec<_> = reports.rows().filter(|row| row["location"]["module"] == "openvswitch").collect();
+    // Before it had reasons, the switch consumed what it had no use for.
+    if !kernel_has_reason("SUBSYS_OPENVSWITCH") {
+        assert!(rows.is_empty(), "{reports:?}");
+        return;
+    }
+    let [row] = rows[..] else { panic!("not one row: {reports:?}") };
+    assert_eq!(row["count"], count, "{reports:?}");
+    assert_eq!(row["reason"]["subsystem"], "openvswitch", "{row}");
+    assert_eq!(row["reason"]["name"], "OVS_DROP_LAST_ACTION", "{row}");
 }

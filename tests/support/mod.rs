@@ -6,6 +6,7 @@
 pub mod frames;
 pub mod inject;
 pub mod net;
+pub mod openvswitch;
 pub mod packets;
 pub mod watch;
 
