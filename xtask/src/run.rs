@@ -45,13 +45,14 @@ pub fn fresh_program(variant: Variant) -> Result<PathBuf> {
 
 /// Runs a cargo command that builds one program, and returns the program's path.
 pub fn built_program(build: &mut Command) -> Result<PathBuf> {
+    let program = built_programs(build)?.pop();
+    program.with_context(|| format!("`{}` built no program", command::line(build)))
+}
+
+/// Runs a cargo command that builds programs, and returns their paths.
+pub fn built_programs(build: &mut Command) -> Result<Vec<PathBuf>> {
     build.arg("--message-format=json-render-diagnostics").stderr(std::process::Stdio::inherit());
-    let messages = command::output(build)?;
-    messages
-        .lines()
-        .filter_map(executable)
-        .next_back()
-        .with_context(|| format!("`{}` built no program", command::line(build)))
+    Ok(command::output(build)?.lines().filter_map(executable).collect())
 }
 
 /// The program that a line of cargo's JSON messages announces, if it does.

@@ -26,15 +26,15 @@ pub struct Options {
     /// Leave out the tests that drop packets on this machine, which need root
     #[arg(long)]
     no_live: bool,
-    /// Run the live tests in other kernels as well, which boot in virtual machines: half an hour
+    /// Leave out the tests in other kernels, which boot in virtual machines: most of the time it takes
     #[arg(long)]
-    vm: bool,
+    no_vm: bool,
 }
 
 impl Options {
     fn needs(&self) -> impl Iterator<Item = &'static Need> {
         let live: &[Need] = if self.no_live { &[] } else { &install::LIVE };
-        let guests: &[Need] = if self.vm { &install::GUESTS } else { &[] };
+        let guests: &[Need] = if self.no_vm { &[] } else { &install::GUESTS };
         install::CHECKS.iter().chain(live).chain(guests)
     }
 }
@@ -47,8 +47,8 @@ pub fn main(options: &Options) -> Result<()> {
         install::install(&missing)?;
     }
     let mut checks = Checks { started: Instant::now(), tally: Tally::default(), failed: Vec::new() };
-    run_all(&mut checks, live, options.vm);
-    checks.finish(live)
+    run_all(&mut checks, live, !options.no_vm);
+    checks.finish(live, !options.no_vm)
 }
 
 /// Whether the tests that drop packets run; where that is not for us to choose, why they cannot.
@@ -60,6 +60,7 @@ fn will_run_live(options: &Options) -> Result<bool> {
         "the tests that drop packets are not optional with CI set: run as root, without --no-live, and with \
          tests/live.rs in place"
     );
+    ensure!(!(options.no_vm && unattended), "the tests in other kernels are not optional with CI set");
     Ok(live)
 }
 
@@ -177,13 +178,17 @@ impl Checks {
     }
 
     /// The last words; the very last line is the sum.
-    fn finish(mut self, live: bool) -> Result<()> {
+    fn finish(mut self, live: bool, guests: bool) -> Result<()> {
         if !live {
             self.tally.skipped += 1;
             println!(
                 "WARNING: the tests that drop packets were SKIPPED: they need root, tests/live.rs, no --no-live."
             );
             println!("WARNING: nothing here shows that dropwatch counts a single drop.\n");
+        }
+        if !guests {
+            self.tally.skipped += 1;
+            println!("WARNING: the tests in other kernels were SKIPPED, by --no-vm.\n");
         }
         if !self.failed.is_empty() {
             println!("failed: {}", self.failed.join(", "));

@@ -23,10 +23,16 @@ pub struct Programs {
 pub fn build() -> Result<Programs> {
     println!("building the programs for the guests");
     ebpf::build_fresh(Variant::Shipped)?;
-    let dropwatch = run::built_program(cargo("build").args(["--bin", "dropwatch"]))?;
-    let live = workspace::has_live_tests()
-        .then(|| run::built_program(cargo("test").args(["--no-run", "--test", "live"])));
-    Ok(Programs { dropwatch, live: live.transpose().context("the live tests do not build")? })
+    if !workspace::has_live_tests() {
+        let dropwatch = run::built_program(cargo("build").args(["--bin", "dropwatch"]))?;
+        return Ok(Programs { dropwatch, live: None });
+    }
+    // One command: the program comes with its tests, and two would compile most dependencies twice.
+    let built = run::built_programs(cargo("test").args(["--no-run", "--test", "live"]))?;
+    let is_program = |path: &PathBuf| path.file_name().is_some_and(|name| name == "dropwatch");
+    let (programs, tests): (Vec<_>, Vec<_>) = built.into_iter().partition(is_program);
+    let dropwatch = programs.into_iter().next().context("cargo built no dropwatch with the live tests")?;
+    Ok(Programs { dropwatch, live: Some(tests.into_iter().next().context("cargo built no live tests")?) })
 }
 
 fn cargo(subcommand: &str) -> std::process::Command {
