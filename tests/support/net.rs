@@ -2,15 +2,17 @@
 
 use std::{
     fs::{self, File},
-    io::IoSlice,
+    io::{IoSlice, Write as _},
     net::{SocketAddr, UdpSocket},
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     thread,
 };
 
 use nix::{
+    ifaddrs::{InterfaceAddress, getifaddrs},
+    net::if_::InterfaceFlags,
     sched::{CloneFlags, setns, unshare},
     sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg},
 };
@@ -98,7 +100,19 @@ impl Net {
 
     /// Whether a device can send.
     pub fn is_up(&self, device: &str) -> bool {
-        self.words(&format!("ip -o link show dev {device}")).contains("state UP")
+        self.interface(device, |interface| interface.flags.contains(InterfaceFlags::IFF_RUNNING))
+    }
+
+    /// What the namespace says of a device.
+    fn interface<T: Send>(&self, device: &str, of: fn(&InterfaceAddress) -> T) -> T {
+        let is_it = |interface: &InterfaceAddress| {
+            let link = interface.address.as_ref().and_then(|address| address.as_link_addr());
+            interface.interface_name == device && link.is_some()
+        };
+        self.run(|| {
+            let mut interfaces = getifaddrs().expect("the namespace's devices");
+            of(&interfaces.find(is_it).unwrap_or_else(|| panic!("no {device}")))
+        })
     }
 
     /// Sets a sysctl of the namespace, such as `net/ipv4/ip_forward`.
@@ -108,22 +122,29 @@ impl Net {
 
     /// Joins the namespace to `other` by a pair of devices with an address each.
     pub fn join(&self, device: &str, address: &str, other: &Net, other_device: &str, other_address: &str) {
-        self.ip(&format!("link add {device} type veth peer name {other_device}"));
-        let fd = other.namespace.as_raw_fd();
-        self.ip(&format!("link set {other_device} netns /proc/{}/fd/{fd}", std::process::id()));
-        for (net, device, address) in [(self, device, address), (other, other_device, other_address)] {
-            net.ip(&format!("addr add {address} dev {device}"));
-            net.ip(&format!("link set {device} up"));
-        }
+        let namespace = format!("/proc/{}/fd/{}", std::process::id(), other.namespace.as_raw_fd());
+        let pair = format!("link add {device} type veth peer name {other_device} netns {namespace}\n");
+        let set_up = |device, address| format!("addr add {address} dev {device}\nlink set {device} up\n");
+        self.batch(&(pair + &set_up(device, address)));
+        other.batch(&set_up(other_device, other_address));
+    }
+
+    /// `ip` with the words of each line: one process, which takes longest to start.
+    fn batch(&self, lines: &str) {
+        let output = self.run(|| {
+            let mut ip = Command::new("ip");
+            ip.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+            let mut ip = ip.spawn().expect("ip starts");
+            ip.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("ip reads");
+            ip.wait_with_output().expect("ip ends")
+        });
+        assert!(output.status.success(), "{lines}{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The hardware address of a device.
     pub fn hardware_address(&self, device: &str) -> [u8; 6] {
-        let text = self.words(&format!("ip -o link show dev {device}"));
-        let mac =
-            text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
-        let mut bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a byte"));
-        std::array::from_fn(|_| bytes.next().expect("six bytes"))
+        let address = |interface: &InterfaceAddress| interface.address?.as_link_addr()?.addr();
+        self.interface(device, address).expect("an address")
     }
 
     /// Sends `count` datagrams of one byte, one a system call, to a closed port of the namespace.

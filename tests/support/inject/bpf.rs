@@ -43,7 +43,7 @@ fn drop_on(net: &Net, device: &str, flags: u32) -> OwnedFd {
 fn xdp_generic(count: u64) -> Prepared {
     let wire = Wire::new();
     let program = drop_on(&wire.b, "vb", GENERIC);
-    let locations = &["do_xdp_generic", "__netif_receive_skb_core"];
+    let locations = &["do_xdp_generic", "netif_receive_generic_xdp", "__netif_receive_skb_core"];
     let packet = Packet::udp(STRANGER, B, 9);
     wire.packets(&packet, Expected::new(count, "NOT_SPECIFIED", locations)).keeping(program)
 }

@@ -44,6 +44,8 @@ fn vxlan_no_route(count: u64) -> Prepared {
     net.neighbour("10.77.0.9", [2, 0, 0, 0, 0, 9], "vx");
     let to = Ipv4Addr::new(10, 77, 0, 9);
     let expected = Expected::new(count, "IP_OUTNOROUTES", &["vxlan_xmit_one"]).on(&net, "vx");
+    // Older kernels know the reason, and do not give it here.
+    let expected = Expected { older: &["NOT_SPECIFIED"], ..expected };
     let expected = expected.of(&Packet::udp([10, 77, 0, 1], to, 9));
     sending(net, to, b"x", count, expected)
 }

@@ -129,3 +129,10 @@ pub fn kernel_has_reason(name: &str) -> bool {
     let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
     memchr::memmem::find(&types, format!("SKB_DROP_REASON_{name}\0").as_bytes()).is_some()
 }
+
+/// Whether the kernel is older than this one: for what neither its types nor its symbols tell.
+pub fn kernel_is_before(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    (numbers.next().expect("a number"), numbers.next().expect("a second one")) < (major, minor)
+}

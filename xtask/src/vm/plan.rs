@@ -33,7 +33,7 @@ const ROOM: u64 = 500;
 
 /// What the command finds: the program under test, and that a test that cannot run is a failure.
 const SETTING: &str = "\
-export DROPWATCH_BIN=/bin/dropwatch DROPWATCH_REQUIRE_LIVE=1 RUST_BACKTRACE=1
+export DROPWATCH_BIN=/bin/dropwatch DROPWATCH_REQUIRE_LIVE=1 DROPWATCH_REQUIRE_ALL_CASES=1 RUST_BACKTRACE=1
 cd /root
 ";
 
