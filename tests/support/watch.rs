@@ -164,8 +164,12 @@ impl Stream {
 
     /// The next report.
     pub fn next_report(&self) -> Value {
-        let line = self.lines.recv_timeout(PATIENCE).expect("a report");
-        serde_json::from_str(&line).expect("a line of JSON")
+        parsed(&self.lines.recv_timeout(PATIENCE).expect("a report"))
+    }
+
+    /// The reports that are here, and that nobody has had yet.
+    pub fn so_far(&self) -> impl Iterator<Item = Value> {
+        self.lines.try_iter().map(|line| parsed(&line))
     }
 
     /// All reports up to one that began after this call: none of what has happened so far is in a later one.
@@ -192,6 +196,10 @@ impl Stream {
     }
 }
 
+fn parsed(line: &str) -> Value {
+    serde_json::from_str(line).expect("a line of JSON")
+}
+
 /// When a report's interval ended.
 fn ended(report: &Value) -> SystemTime {
     humantime::parse_rfc3339(report["time"].as_str().expect("a time")).expect("a time")
@@ -206,9 +214,7 @@ pub struct Reports {
 
 impl Reports {
     pub fn parse(stdout: &str, stderr: String) -> Self {
-        let reports =
-            stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
-        Self { reports, stderr }
+        Self { reports: stdout.lines().map(parsed).collect(), stderr }
     }
 
     /// All rows of all reports.
