@@ -25,8 +25,13 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 const FATAL: [&str; 5] =
     ["Kernel panic - not syncing", "] BUG: ", "] Oops: ", "soft lockup - CPU#", "] general protection fault"];
 
+/// The emulator.
+pub const QEMU: &str = "qemu-system-x86_64";
+
 /// How to run a guest.
 pub struct Machine<'a> {
+    /// [`QEMU`], but for tests.
+    pub qemu: &'a Path,
     pub kernel: &'a Path,
     /// The archive that is its first and only file system.
     pub initramfs: &'a File,
@@ -132,16 +137,8 @@ impl Machine<'_> {
     fn qemu(&self) -> Command {
         // Killed when we are, by whatever signal: a guest that nobody hears would run for ever.
         let mut qemu = Command::new("setpriv");
-        qemu.args([
-            "--pdeathsig",
-            "KILL",
-            "--",
-            "qemu-system-x86_64",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        qemu.args(["--pdeathsig", "KILL", "--"]).arg(self.qemu);
+        qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.args(["-accel", self.accel, "-cpu", "max", "-smp", "2", "-m", "1024"]);
         // By our descriptor: the file itself has no name, so there is none to clean up.
         qemu.arg("-initrd").arg(format!("/proc/{}/fd/{}", id(), self.initramfs.as_raw_fd()));
@@ -238,7 +235,7 @@ pub fn quoted(word: &str) -> String {
 
 /// Whether the programs that run a guest are here.
 pub fn check_host() -> Result<()> {
-    for (program, package) in [("qemu-system-x86_64", "qemu-system-x86"), ("setpriv", "util-linux")] {
+    for (program, package) in [(QEMU, "qemu-system-x86"), ("setpriv", "util-linux")] {
         if command::find(program).is_none() {
             bail!(
                 "no {program} here: `apt-get install {package}`, or `cargo xtask test --install` for everything"
@@ -268,6 +265,67 @@ mod tests {
         assert_eq!(event("[    1.0] Kernel panic - not syncing: Attempted to kill init!", "t"), Event::Fatal);
         assert_eq!(event("[   40.0] watchdog: BUG: soft lockup - CPU#1 stuck for 22s!", "t"), Event::Fatal);
         assert_eq!(event("test reports_a_BUG: ... ok", "t"), Event::Output);
+    }
+
+    /// Runs a guest whose kernel is a script; what came of it, and whether the script is gone.
+    fn emulated(script: &str) -> (Result<i32>, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let (kernel, pid) = (dir.path().join("kernel"), dir.path().join("pid"));
+        std::fs::write(&kernel, format!("echo $$ >{}\n{script}\n", pid.display())).unwrap();
+        let initramfs = unnamed_file(dir.path()).unwrap();
+        let machine = Machine {
+            qemu: &crate::workspace::root().join("xtask/src/vm/test-qemu.sh"),
+            kernel: &kernel,
+            initramfs: &initramfs,
+            accel: "tcg",
+            token: "t1",
+            timeout: Duration::from_secs(1),
+        };
+        let result = machine.run(|_| {});
+        let pid = std::fs::read_to_string(pid).unwrap();
+        (result, !Path::new("/proc").join(pid.trim()).exists())
+    }
+
+    /// Runs such a guest, which has to fail and to leave nothing behind: the message.
+    fn failure(script: &str) -> String {
+        let (result, is_gone) = emulated(script);
+        assert!(is_gone, "something is left running");
+        format!("{:#}", result.unwrap_err())
+    }
+
+    #[test]
+    fn a_status_comes_back() {
+        let (result, is_gone) = emulated("echo guest: start t1 6.1; echo guest: exit 3 t1; exec sleep 60");
+        assert_eq!(result.unwrap(), 3);
+        assert!(is_gone);
+    }
+
+    /// By somebody, or for want of memory.
+    #[test]
+    fn an_emulator_that_is_killed_is_an_error() {
+        let message = failure("echo guest: start t1 6.1; kill -9 $$");
+        assert!(message.contains("signal: 9"), "{message}");
+        assert!(message.contains("the guest's command did not end"), "{message}");
+    }
+
+    /// A damaged download is the likeliest cause, and the message says how to get another one.
+    #[test]
+    fn a_kernel_that_is_no_kernel_is_an_error() {
+        let message = failure("echo 'qemu: linux kernel too old' >&2; exit 1");
+        assert!(message.contains("linux kernel too old"), "{message}");
+        assert!(message.contains("rm -r"), "{message}");
+    }
+
+    #[test]
+    fn a_kernel_that_dies_is_an_error() {
+        let message = failure("echo guest: start t1 6.1; echo '[ 1.0] Oops: 0002 [#1]'; exec sleep 60");
+        assert!(message.contains("the guest's kernel failed: [ 1.0] Oops"), "{message}");
+    }
+
+    #[test]
+    fn a_command_without_an_end_is_ended() {
+        let message = failure("echo guest: start t1 6.1; exec sleep 60");
+        assert!(message.contains("it took too long"), "{message}");
     }
 
     #[test]

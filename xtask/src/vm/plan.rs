@@ -155,6 +155,7 @@ impl<'a> Plan<'a> {
         let initramfs = guest::unnamed_file(&kernel.dir)?;
         rootfs.write(&initramfs)?;
         run(Machine {
+            qemu: Path::new(guest::QEMU),
             kernel: &kernel.dir.join("vmlinuz"),
             initramfs: &initramfs,
             accel: self.accel,
