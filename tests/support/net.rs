@@ -8,6 +8,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -147,9 +148,16 @@ impl Net {
         self.interface(device, address).expect("an address")
     }
 
-    /// Sends `count` datagrams of one byte, one a system call, to a closed port of the namespace.
+    /// Sends `count` datagrams of one byte, one a system call, to a closed port of the namespace, and waits until they
+    /// are dropped: a busy machine may do that later.
     pub fn drop_datagrams(&self, count: u64) {
+        let all = self.no_ports() + count;
         self.run(|| drop_datagrams_here(count));
+        let start = Instant::now();
+        while self.no_ports() < all {
+            assert!(start.elapsed() < Duration::from_secs(20), "datagrams are lost on their way");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends `count` datagrams to a closed port as fast as this CPU can.
