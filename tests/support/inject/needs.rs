@@ -1,10 +1,12 @@
 //! What a case needs of the machine: found out by trying, after loading what can be loaded.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::LazyLock,
 };
 
 use super::sys::{self, Hook, Kind};
@@ -126,8 +128,13 @@ pub fn unified_hierarchy() -> Option<PathBuf> {
 
 /// Whether the kernel's types name the reason.
 pub fn kernel_has_reason(name: &str) -> bool {
-    let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-    memchr::memmem::find(&types, format!("SKB_DROP_REASON_{name}\0").as_bytes()).is_some()
+    /// Read once: it is megabytes, which take an emulated machine a while.
+    static REASONS: LazyLock<HashSet<Vec<u8>>> = LazyLock::new(|| {
+        let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+        let names = types.split(|&byte| byte == 0);
+        names.filter_map(|name| name.strip_prefix(b"SKB_DROP_REASON_")).map(<[u8]>::to_vec).collect()
+    });
+    REASONS.contains(name.as_bytes())
 }
 
 /// Whether the kernel is older than this one: for what neither its types nor its symbols tell.

@@ -13,11 +13,13 @@ pub struct Case {
 }
 
 impl Case {
-    /// Reads `case NAME: seen X expected Y`, also behind what the test harness left on the line.
+    /// Reads `case NAME: seen X expected Y`, also behind what the test harness left on the line, and before what
+    /// else there is to say.
     pub fn of_line(line: &str) -> Option<Self> {
         let (name, figures) = line.split_once("case ")?.1.split_once(": seen ")?;
         let (seen, expected) = figures.split_once(" expected ")?;
-        Some(Self { name: name.into(), seen: seen.trim().into(), expected: expected.trim().into() })
+        let expected = expected.split_whitespace().next()?;
+        Some(Self { name: name.into(), seen: seen.trim().into(), expected: expected.into() })
     }
 
     fn shown(&self) -> String {
@@ -36,6 +38,8 @@ pub struct Outcome {
     pub kernel: String,
     pub tally: Tally,
     pub cases: Vec<Case>,
+    /// Lines of tables that the guest printed as Markdown.
+    pub table: Vec<String>,
     pub took: Duration,
     /// Why the run is no success, if the tests themselves do not tell.
     pub error: Option<String>,
@@ -48,6 +52,9 @@ impl Outcome {
             self.tally += result;
         }
         self.cases.extend(Case::of_line(line));
+        if line.starts_with("| ") {
+            self.table.push(line.to_string());
+        }
     }
 
     pub fn failed(&self) -> bool {
@@ -127,8 +134,10 @@ mod tests {
     /// The harness prints a test's name without ending the line.
     #[test]
     fn cases_are_read_from_the_tests_output() {
-        let case =
-            Case::of_line("test udp_no_socket ... case udp no socket: seen 100 expected 100\r").unwrap();
+        let case = Case::of_line(
+            "test udp_no_socket ... case udp no socket: seen 100 expected 100 NO_SOCKET @ udp_rcv\r",
+        )
+        .unwrap();
         assert_eq!((case.name.as_str(), case.seen.as_str()), ("udp no socket", "100"));
         assert_eq!(case.shown(), "100");
         assert_eq!(Case::of_line("in this case: nothing"), None);
