@@ -12,6 +12,7 @@ mod live {
     pub mod keys;
     pub mod modules;
     pub mod program;
+    pub mod rival;
 }
 mod support;
 
@@ -26,6 +27,10 @@ type Test = (&'static str, fn());
 fn main() -> ExitCode {
     if let Some(count) = live::check::drops_to_cause() {
         support::net::drop_datagrams_here(count);
+        return ExitCode::SUCCESS;
+    }
+    if let Some(rival) = live::rival::program() {
+        live::rival::compare(&rival);
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();

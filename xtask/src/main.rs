@@ -27,6 +27,8 @@ enum Task {
     Bench(bench::Options),
     /// Build the BPF object, or check that the committed one was built from these sources
     Ebpf(ebpf::Options),
+    /// Count the same drops with C dropwatch and with ours, in a virtual machine, and print a table
+    Rival(vm::rival::Options),
     /// Run dropwatch with a BPF object built from the sources as they are now
     Run(run::Options),
     /// Check everything: formatting, lints, dependencies, the BPF object, all tests
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Bench(options) => bench::main(&options),
         Task::Ebpf(options) => ebpf::main(&options),
+        Task::Rival(options) => vm::rival::main(&options),
         Task::Run(options) => run::main(&options),
         Task::Test(options) => test::main(&options),
         Task::Vm(options) => vm::main(&options),

@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Sends so many datagrams from `net`.
-fn sender(net: &Net, to: Ipv4Addr, data: &'static [u8], times: u64) -> impl Fn() + 'static {
+fn sender(net: &Net, to: Ipv4Addr, data: &'static [u8], times: u64) -> impl Fn() + Send + Sync + 'static {
     let socket = net.run(|| UdpSocket::bind(("0.0.0.0", frames::SOURCE_PORT))).expect("a socket");
     move || {
         for _ in 0..times {

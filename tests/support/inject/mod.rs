@@ -49,16 +49,16 @@ pub struct Prepared {
     /// What has to be seen; nothing for what never reaches the tracepoint.
     pub expected: Option<Expected>,
     /// Causes the drops.
-    pub act: Box<dyn Fn()>,
+    pub act: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Prepared {
-    fn new(expected: Expected, act: impl Fn() + 'static) -> Self {
+    fn new(expected: Expected, act: impl Fn() + Send + Sync + 'static) -> Self {
         Self { expected: Some(expected), act: Box::new(act) }
     }
 
     /// An attempt that never reaches the tracepoint.
-    fn nothing(act: impl Fn() + 'static) -> Self {
+    fn nothing(act: impl Fn() + Send + Sync + 'static) -> Self {
         Self { expected: None, act: Box::new(act) }
     }
 
@@ -69,7 +69,7 @@ impl Prepared {
     }
 
     /// With something that has to outlive the drops.
-    fn keeping(self, kept: impl Sized + 'static) -> Self {
+    fn keeping(self, kept: impl Send + Sync + 'static) -> Self {
         let Self { expected, act } = self;
         let act = Box::new(move || {
             let _ = &kept;

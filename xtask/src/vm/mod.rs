@@ -8,6 +8,7 @@ mod modules;
 mod plan;
 mod programs;
 mod report;
+pub mod rival;
 mod rootfs;
 
 use std::time::Duration;
@@ -85,13 +86,17 @@ fn chosen(options: &Options) -> Result<Vec<&'static Series>> {
     if options.all {
         return Ok(SERIES.iter().collect());
     }
-    let names = SERIES.each_ref().map(|series| series.name).join(", ");
-    ensure!(!options.kernel.is_empty(), "which kernel? --all, or --kernel with one of {names}");
-    let find = |name: &String| {
-        let series = SERIES.iter().find(|series| series.name == name);
-        series.with_context(|| format!("no kernel {name}: there are {names}"))
-    };
-    options.kernel.iter().map(find).collect()
+    ensure!(!options.kernel.is_empty(), "which kernel? --all, or --kernel with one of {}", names());
+    options.kernel.iter().map(|name| find(name)).collect()
+}
+
+fn find(name: &str) -> Result<&'static Series> {
+    let series = SERIES.iter().find(|series| series.name == name);
+    series.with_context(|| format!("no kernel {name}: there are {}", names()))
+}
+
+fn names() -> String {
+    SERIES.each_ref().map(|series| series.name).join(", ")
 }
 
 fn list() {

@@ -47,6 +47,8 @@ struct Kernel {
 /// What to do in every guest.
 pub struct Plan<'a> {
     programs: Programs,
+    /// Other programs of this machine, by their names in the guest.
+    others: Vec<(&'static str, PathBuf)>,
     command: Vec<String>,
     accel: &'a str,
     timeout: Duration,
@@ -65,7 +67,13 @@ impl<'a> Plan<'a> {
             };
             command = default.iter().map(ToString::to_string).collect();
         }
-        Ok(Self { programs, command, accel, timeout })
+        Ok(Self { programs, others: Vec::new(), command, accel, timeout })
+    }
+
+    /// Takes another program of this machine along, as /bin/NAME.
+    pub fn with(mut self, name: &'static str, file: PathBuf) -> Self {
+        self.others.push((name, file));
+        self
     }
 
     /// Whether there are live tests to run at all.
@@ -150,6 +158,9 @@ impl<'a> Plan<'a> {
         rootfs.program("dropwatch", &self.programs.dropwatch);
         if let Some(live) = &self.programs.live {
             rootfs.program("live", live);
+        }
+        for (name, file) in &self.others {
+            rootfs.program(name, file);
         }
         rootfs.tree(&kernel.dir.join("staging/lib"), Path::new("/lib"))?;
         let initramfs = guest::unnamed_file(&kernel.dir)?;
