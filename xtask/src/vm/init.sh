@@ -17,13 +17,15 @@ hostname guest
 ip link set lo up
 # Emulated processors are slow enough to look locked up by the ordinary measure.
 echo 60 >/proc/sys/kernel/watchdog_thresh
+booted=$(dmesg | wc -l)
 echo "guest: start @TOKEN@ $(uname -r)"
 # The host's shell: that of busybox prefers its own `ip` and `tc` to the real ones.
 /bin/sh /command
 status=$?
-if [ "$status" -ne 0 ]; then
+# What the kernel said of its boot explains nothing, but hides what failed.
+if [ "$status" -ne 0 ] && [ "$(dmesg | wc -l)" -gt "$booted" ]; then
     echo "guest: the last kernel messages:"
-    dmesg | tail -n 40
+    dmesg | tail -n "+$((booted + 1))" | tail -n 40
 fi
 echo "guest: exit $status @TOKEN@"
 poweroff -f
