@@ -4,6 +4,7 @@
 //! here at compile time holds for the committed BPF object as well.
 #![no_std]
 
+pub mod cache;
 pub mod chain;
 pub mod packet;
 pub mod probe;
@@ -56,6 +57,8 @@ pub mod names {
     pub const COUNT_DROP: &str = "count_drop";
     /// The program that counts by [`RowKey`](crate::row::RowKey), a raw tracepoint with types.
     pub const COUNT_ROW: &str = "count_row";
+    /// Per-CPU array of one [`Cache`](crate::cache::Cache): what is counted before [`COUNTS`].
+    pub const CACHE: &str = "CACHE";
     /// Per-CPU hash map: [`DropKey`](crate::DropKey) to the number of drops.
     pub const COUNTS: &str = "COUNTS";
     /// Array of one per-CPU hash map: [`RowKey`](crate::row::RowKey) to the number of drops.
@@ -74,6 +77,8 @@ pub mod names {
     pub const HAS_SOCK: &str = "HAS_SOCK";
     /// Global `u8`: 1 if a drop can interrupt the counting of another one on the same CPU.
     pub const NESTED: &str = "NESTED";
+    /// Global `u8`: 1 if [`CACHE`] is used.
+    pub const CACHED: &str = "CACHED";
     /// Global `u32`: bits of [`keys`](crate::probe::keys).
     pub const KEYS: &str = "KEYS";
     /// Global `u32`: bits of [`gather`](crate::probe::gather).
@@ -93,6 +98,7 @@ const _: () = assert!(size_of::<DropKey>() == 16 && align_of::<DropKey>() == 8);
 mod user {
     // SAFETY, of each: `repr(C)`, `Copy`, integers only and no padding (their sizes are asserted).
     unsafe impl aya::Pod for super::DropKey {}
+    unsafe impl aya::Pod for super::cache::Cache {}
     unsafe impl aya::Pod for super::row::RowKey {}
     unsafe impl aya::Pod for super::chain::Chain {}
     unsafe impl aya::Pod for super::chain::DeviceKey {}

@@ -3,23 +3,54 @@
 use core::arch::asm;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
-use dropwatch_common::{DropKey, Loss};
+use dropwatch_common::{DropKey, Loss, cache::slot_of};
 
-use crate::maps::{COUNTS, LEDGER, NESTED};
+use crate::maps::{CACHE, CACHED, COUNTS, LEDGER, NESTED};
 
 pub const E2BIG: i32 = -7;
 pub const EEXIST: i32 = -17;
 
 /// Adds one drop to `key`, or to the ledger.
 ///
-/// The common case is a look-up, which takes no lock. Only the first drop of a key inserts: an update for
-/// each drop would take the bucket's lock each time.
+/// Most drops end in the cache. Of the others the common case is a look-up, which takes no lock. Only the first drop
+/// of a key inserts: an update for each drop would take the bucket's lock each time.
 #[inline(always)]
 pub fn count(ctx: &RawTracePointContext, key: &DropKey) {
+    if count_cached(key) {
+        return;
+    }
     if let Some(counter) = COUNTS.get_ptr_mut(key) {
         increment(counter);
     } else {
         count_first(ctx, key);
+    }
+}
+
+/// Adds one drop to the key's slot, if it has it or can have it.
+///
+/// Not where a drop can interrupt the counting of another: both could take one slot.
+#[inline(always)]
+fn count_cached(key: &DropKey) -> bool {
+    if CACHED.load() == 0 || key.location == 0 {
+        return false;
+    }
+    let Some(cache) = CACHE.get_ptr_mut(0) else { return false };
+    // SAFETY: the pointer is a value of a map of this CPU, and the index inside it.
+    unsafe {
+        let slot = &raw mut (*cache).0[slot_of(key.location, key.reason)];
+        let count = &raw mut (*slot).count;
+        if (*slot).key.location == key.location && (*slot).key.reason == key.reason {
+            *count += 1;
+            return true;
+        }
+        if (*slot).key.location != 0 {
+            return false;
+        }
+        // The location comes last: it is what makes the slot somebody's.
+        (&raw mut (*slot).key.reason).write_volatile(key.reason);
+        count.write_volatile(1);
+        (&raw mut (*slot).key.location).write_volatile(key.location);
+        true
     }
 }
 

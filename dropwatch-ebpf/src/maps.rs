@@ -8,11 +8,16 @@ use aya_ebpf::{
 };
 use dropwatch_common::{
     DropKey, Loss,
+    cache::Cache,
     chain::{Chain, DeviceKey, DeviceName},
     probe::{Offsets, RangeSet},
     row::RowKey,
     rules::{MAX_RULES, Rule, RuleTable},
 };
+
+/// Drops by the keys that came first.
+#[map]
+pub static CACHE: PerCpuArray<Cache> = PerCpuArray::with_max_entries(1, 0);
 
 /// Drops by key. User space sets the real size; the default is what `--max-rows` defaults to.
 #[map]
@@ -60,6 +65,10 @@ pub static HAS_SOCK: Global<u8> = Global::new(1);
 /// 1 if the kernel lets a drop interrupt this very program on the same CPU (before Linux 6.1).
 #[unsafe(no_mangle)]
 pub static NESTED: Global<u8> = Global::new(1);
+
+/// 1 if [`CACHE`] is used.
+#[unsafe(no_mangle)]
+pub static CACHED: Global<u8> = Global::new(0);
 
 /// What a row is counted by: bits of [`dropwatch_common::probe::keys`].
 #[unsafe(no_mangle)]

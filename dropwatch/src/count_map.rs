@@ -1,14 +1,14 @@
 //! The maps of counters, read whole.
 
-use std::{io, os::fd::AsFd as _};
+use std::{collections::HashMap, io, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Pod,
-    maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuHashMap},
+    maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH;
-use dropwatch_common::{DropKey, row::RowKey};
+use dropwatch_common::{DropKey, cache::Cache, row::RowKey};
 
 use crate::sys::BatchReader;
 
@@ -18,7 +18,7 @@ pub type Counts = Vec<(RowKey, u64)>;
 /// What the probe counts in.
 pub enum Counters {
     /// By location and reason.
-    Drops(CountMap<DropKey>),
+    Drops(Drops),
     /// By any other keys.
     Rows(Rows),
 }
@@ -27,14 +27,34 @@ impl Counters {
     /// The counts so far, and whether they are the last of these counters: the next ones start from zero.
     pub fn read(&mut self) -> Result<(Counts, bool)> {
         match self {
-            Self::Drops(map) => {
-                let row = |(DropKey { location, reason, .. }, count)| {
-                    (RowKey { location, reason, ..RowKey::default() }, count)
-                };
-                Ok((map.read()?.into_iter().map(row).collect(), false))
-            }
+            Self::Drops(drops) => Ok((drops.read()?, false)),
             Self::Rows(rows) => rows.read(),
         }
+    }
+}
+
+/// Counters by location and reason: each CPU has some for the keys that came first, and all share the map.
+pub struct Drops {
+    cache: PerCpuArray<MapData, Cache>,
+    map: CountMap<DropKey>,
+}
+
+impl Drops {
+    /// A reader of the two maps.
+    pub fn new(cache: Map, map: Map) -> Result<Self> {
+        Ok(Self { cache: PerCpuArray::try_from(cache)?, map: CountMap::new(map)? })
+    }
+
+    fn read(&mut self) -> Result<Counts> {
+        let mut counts: HashMap<DropKey, u64> = self.map.read()?.into_iter().collect();
+        let caches = self.cache.get(&0, 0).context("cannot read the drop counts from the kernel")?;
+        for slot in caches.iter().flat_map(|cache| &cache.0).filter(|slot| slot.key.location != 0) {
+            *counts.entry(slot.key).or_default() += slot.count;
+        }
+        let row = |(DropKey { location, reason, .. }, count)| {
+            (RowKey { location, reason, ..RowKey::default() }, count)
+        };
+        Ok(counts.into_iter().map(row).collect())
     }
 }
 

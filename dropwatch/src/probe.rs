@@ -12,14 +12,14 @@ use aya::{
     },
 };
 use dropwatch_common::{
-    names,
+    cache, names,
     probe::{RangeSet, gather, keys},
     rules::{RuleTable, need},
 };
 
 use crate::{
     btf,
-    count_map::{CountMap, Counters, Rows},
+    count_map::{Counters, Drops, Rows},
     filter::Filter,
     keys::Key,
     offsets::KernelLayout,
@@ -150,12 +150,16 @@ impl Probe {
     }
 
     fn attach_variant(config: &ProbeConfig, nested: bool, has_reason: bool) -> Result<Self> {
+        // The cache is room beside the rows asked for: who asks for fewer than it has means it.
+        let cached = !nested && config.max_rows as usize > cache::SLOTS;
         let mut ebpf = EbpfLoader::new()
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::NESTED, &u8::from(nested), true)
+            .override_global(names::CACHED, &u8::from(cached), true)
             .map_max_entries(names::COUNTS, config.max_rows)
             .load(OBJECT)?;
-        let counters = Counters::Drops(CountMap::new(take(&mut ebpf, names::COUNTS)?)?);
+        let counters =
+            Counters::Drops(Drops::new(take(&mut ebpf, names::CACHE)?, take(&mut ebpf, names::COUNTS)?)?);
         let program: &mut RawTracePoint = program(&mut ebpf, names::COUNT_DROP)?.try_into()?;
         program.load()?;
         let link = program.attach(TRACEPOINT).and_then(|id| program.take_link(id))?;
