@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod chain;
+pub mod event;
 pub mod packet;
 pub mod probe;
 pub mod row;

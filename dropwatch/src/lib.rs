@@ -42,3 +42,4 @@ pub mod snapshot;
 pub mod source_lines;
 pub mod symbols;
 pub mod sys;
+pub mod trace;

@@ -119,7 +119,8 @@ impl Interned {
 ///
 /// A packet freed for somebody else (`net_tx_action`) has the start of a function as its location, and the frame is
 /// inside that function: the nearest behind the location. No function is as long as `FARTHEST`.
-fn trimmed(frames: &[u64], location: u64) -> &[u64] {
+#[must_use]
+pub fn trimmed(frames: &[u64], location: u64) -> &[u64] {
     const FARTHEST: u64 = 0x1_0000;
     let behind = |&frame: &u64| frame.wrapping_sub(location);
     let drop = frames.iter().enumerate().min_by_key(|(_, frame)| behind(frame));

@@ -35,7 +35,7 @@ enum Cure {
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
 /// Compiling, linting, and the tests that need no privileges.
-pub static CHECKS: [Need; 5] = [
+pub static CHECKS: [Need; 6] = [
     Need::cargo("fmt", "formatting", Cure::Component("rustfmt")),
     Need::cargo("clippy", "lints", Cure::Component("clippy")),
     Need {
@@ -52,6 +52,7 @@ pub static CHECKS: [Need; 5] = [
         cure: Cure::Cargo(&["bpf-linker@0.13.0", "--no-default-features", "--features", "llvm-22"]),
         is_met: |_| ebpf::has_linker(),
     },
+    Need::program("tcpdump", "the words of packets, compared with its own", &["tcpdump"]),
     Need::cargo("deny", "licences and sources of the dependencies", Cure::Cargo(&["cargo-deny"])),
 ];
 

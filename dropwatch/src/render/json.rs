@@ -66,7 +66,7 @@ pub fn row(report: &Report, row: &Row) -> JsonValue {
     object.insert("rate".into(), thousandths(report.rate(row.count)).into());
     object.insert("total".into(), row.total.into());
     for (key, value) in report.by.iter().zip(&row.values) {
-        let value = json_value(value);
+        let value = self::value(value);
         object.insert(key.word().into(), value);
     }
     JsonValue::Object(object)
@@ -74,7 +74,7 @@ pub fn row(report: &Report, row: &Row) -> JsonValue {
 
 /// The value of a key; what is not known is null.
 #[must_use]
-pub fn json_value(value: &Value) -> JsonValue {
+pub fn value(value: &Value) -> JsonValue {
     match value {
         Value::Location { location: value, .. } => location(value),
         Value::Reason(value) => value.as_ref().map_or(JsonValue::Null, reason),

@@ -13,7 +13,8 @@ use std::{
     time::SystemTime,
 };
 
-pub use json::{ledger as json_ledger, row as json_row};
+pub use json::{ledger as json_ledger, row as json_row, value as json_value};
+pub use text::escaped;
 
 use crate::{config::Format, keys::Key, report::Report};
 

@@ -44,6 +44,7 @@ impl Render for Text {
 }
 
 /// A value without blanks, so that a line splits into words.
-fn escaped(value: &str) -> String {
+#[must_use]
+pub fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace(' ', "\\x20")
 }

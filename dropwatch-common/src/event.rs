@@ -1,0 +1,82 @@
+//! One drop with its packet: what the probe of `trace` puts in the ring buffer.
+//!
+//! A record is a [`DropEvent`], then [`DropEvent::slots`] addresses of eight bytes, then [`DropEvent::captured`] bytes
+//! of the packet. What follows them is what the ring buffer held before.
+
+/// The head of a record. Numbers have the machine's byte order, those of the packet too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropEvent {
+    /// When, in nanoseconds of the monotonic clock.
+    pub time: u64,
+    /// The address after the call that freed the packet: the tracepoint's `location`.
+    pub location: u64,
+    /// The kernel's number for the reason; zero on kernels that give none.
+    pub reason: u32,
+    /// The network namespace's inode number, if [`known::NETNS`].
+    pub netns: u32,
+    /// The device's number in its namespace, if [`known::DEVICE`].
+    pub ifindex: u32,
+    /// The CPU that freed the packet.
+    pub cpu: u32,
+    /// The packet's bytes from the network header on.
+    pub length: u32,
+    /// The packet's bytes with its link header, if it has one.
+    pub frame_length: u32,
+    /// How many bytes of the frame follow: the first ones.
+    pub captured: u32,
+    /// For how many addresses of a call chain there is room behind this.
+    pub slots: u16,
+    /// How many of them there are, innermost first.
+    pub frames: u16,
+    /// The bytes of link header in front of the network header; 0 if there is none.
+    pub link_length: u32,
+    /// Which fields mean something: bits of [`known`].
+    pub known: u32,
+    /// The device's kind of link header (`ARPHRD_…`), if [`known::DEVICE_NAME`].
+    pub link_type: u16,
+    /// The packet's ethertype, as the kernel has it.
+    pub protocol: u16,
+    /// The ethertype of the VLAN tag that the kernel took out of the frame, if [`known::VLAN`].
+    pub vlan_protocol: u16,
+    /// That tag.
+    pub vlan_tci: u16,
+    /// The device's name, ended by a zero or the end, if [`known::DEVICE_NAME`].
+    pub iface: [u8; 16],
+}
+
+/// Bits of [`DropEvent::known`].
+pub mod known {
+    /// The kernel knows which device the packet is on, by its number.
+    pub const DEVICE: u32 = 1;
+    /// And what that device is called, and of which kind it is.
+    pub const DEVICE_NAME: u32 = 32;
+    /// The kernel knows which network namespace the packet is in.
+    pub const NETNS: u32 = 2;
+    /// A VLAN tag stands beside the frame, not in it.
+    pub const VLAN: u32 = 4;
+    /// The kernel gives reasons.
+    pub const REASON: u32 = 8;
+    /// The call chain was asked for and could not be read.
+    pub const STACK_FAILED: u32 = 16;
+}
+
+/// For how many addresses there is room where call chains are asked for.
+pub const SLOTS: usize = 127;
+
+/// Drops that are in no record, as indices into an array with one `u64` for each CPU.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unshown {
+    /// The ring buffer had no room: the reader is slower than the drops.
+    RingFull = 0,
+    /// Left out by `--rate`.
+    Sampled = 1,
+}
+
+impl Unshown {
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+const _: () = assert!(size_of::<DropEvent>() == 80 && align_of::<DropEvent>() == 8);
