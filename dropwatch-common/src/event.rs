@@ -64,6 +64,37 @@ pub mod known {
 /// For how many addresses there is room where call chains are asked for.
 pub const SLOTS: usize = 127;
 
+/// Where the running kernel keeps what only records of packets need, in bytes from the start of each structure.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceOffsets {
+    /// `sk_buff.vlan_proto`
+    pub skb_vlan_proto: u32,
+    /// `sk_buff.vlan_tci`
+    pub skb_vlan_tci: u32,
+    /// The byte with `sk_buff.vlan_present`.
+    pub skb_vlan_present: u32,
+    /// Its bit in that byte; zero on kernels that have no such member (since 6.2): there a tag that is not zero is
+    /// there.
+    pub vlan_present_mask: u32,
+    /// From `net_device.name` to `net_device.type`, which may be in front of it.
+    pub name_to_type: i32,
+}
+
+/// How `--rate` chooses: user space says which share of the drops is to be taken, the probe keeps to the limit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateState {
+    /// The second of the monotonic clock in which the last drop was taken.
+    pub second: u64,
+    /// How many were taken in it.
+    pub taken: u64,
+    /// The share of drops to take, of `u32::MAX`.
+    pub share: u32,
+    /// Always zero.
+    pub pad: u32,
+}
+
 /// Drops that are in no record, as indices into an array with one `u64` for each CPU.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,4 +110,5 @@ impl Unshown {
     pub const COUNT: u32 = 2;
 }
 
+const _: () = assert!(size_of::<TraceOffsets>() == 20 && size_of::<RateState>() == 24);
 const _: () = assert!(size_of::<DropEvent>() == 80 && align_of::<DropEvent>() == 8);

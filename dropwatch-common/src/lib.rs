@@ -88,6 +88,24 @@ pub mod names {
     pub const OFFSETS: &str = "OFFSETS";
     /// Global [`RuleTable`](crate::rules::RuleTable).
     pub const RULES: &str = "RULES";
+    /// The program that puts drops with their packets into the ring buffer, a raw tracepoint with types.
+    pub const TRACE_DROP: &str = "trace_drop";
+    /// Ring buffer of [`DropEvent`](crate::event::DropEvent) and what follows them.
+    pub const RING: &str = "RING";
+    /// Per-CPU array: [`Unshown`](crate::event::Unshown) to the number of drops that are in no record.
+    pub const UNSHOWN: &str = "UNSHOWN";
+    /// Array of one [`RateState`](crate::event::RateState).
+    pub const RATE_STATE: &str = "RATE_STATE";
+    /// Global [`TraceOffsets`](crate::event::TraceOffsets).
+    pub const TRACE_OFFSETS: &str = "TRACE_OFFSETS";
+    /// Global `u32`: the most bytes of a frame that are captured.
+    pub const SNAPLEN: &str = "SNAPLEN";
+    /// Global `u32`: the most drops a second that are put into the ring buffer; 0 if there is no limit.
+    pub const RATE: &str = "RATE";
+    /// Global `u8`: 1 if call chains are asked for.
+    pub const STACK: &str = "STACK";
+    /// Global `u64`: the ring buffer's size.
+    pub const RING_SIZE: &str = "RING_SIZE";
     /// Global `u8`: 1 if drops have to pass the rules.
     pub const FILTERED: &str = "FILTERED";
 }
@@ -105,6 +123,8 @@ mod user {
     unsafe impl aya::Pod for super::chain::DeviceKey {}
     unsafe impl aya::Pod for super::probe::Offsets {}
     unsafe impl aya::Pod for super::probe::RangeSet {}
+    unsafe impl aya::Pod for super::event::TraceOffsets {}
+    unsafe impl aya::Pod for super::event::RateState {}
     // SAFETY: as above; every padding is a field.
     unsafe impl aya::Pod for super::rules::Rule {}
     // SAFETY: an array of the above.

@@ -6,8 +6,10 @@
 mod chain;
 mod count;
 mod drop;
+mod event;
 mod filter;
 mod maps;
+mod rate;
 mod rows;
 mod skb;
 
@@ -38,6 +40,17 @@ pub fn count_row(ctx: BtfTracePointContext) -> i32 {
     drop.gather(&ctx);
     if filter::passes(&drop.facts) {
         rows::count(&ctx, &drop);
+    }
+    0
+}
+
+/// The same again: drops with their packets, for a reader.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn trace_drop(ctx: BtfTracePointContext) -> i32 {
+    let mut drop = drop::Drop::new();
+    drop.gather(&ctx);
+    if filter::passes(&drop.facts) {
+        event::record(&ctx, &drop);
     }
     0
 }

@@ -4,12 +4,13 @@ use aya_ebpf::{
     Global,
     btf_maps::{ArrayOfMaps, PerCpuHashMap as InnerPerCpuHashMap},
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use dropwatch_common::{
     DropKey, Loss,
     cache::Cache,
     chain::{Chain, DeviceKey, DeviceName},
+    event::{RateState, TraceOffsets, Unshown},
     probe::{Offsets, RangeSet},
     row::RowKey,
     rules::{MAX_RULES, Rule, RuleTable},
@@ -113,6 +114,44 @@ pub static OFFSETS: Frozen<Offsets> = Frozen(Offsets {
     sock_net: 0,
 });
 
+/// Drops with their packets. User space sets the real size; what does not trace takes a page.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Drops that are in no record, by [`Unshown`].
+#[map]
+pub static UNSHOWN: PerCpuArray<u64> = PerCpuArray::with_max_entries(Unshown::COUNT, 0);
+
+/// What `--rate` has taken, and is to take.
+#[map]
+pub static RATE_STATE: Array<RateState> = Array::with_max_entries(1, 0);
+
+/// The most drops a second that are put into [`RING`]; 0 if there is no limit.
+#[unsafe(no_mangle)]
+pub static RATE: Global<u32> = Global::new(0);
+
+/// The most bytes of a frame that are captured.
+#[unsafe(no_mangle)]
+pub static SNAPLEN: Global<u32> = Global::new(0);
+
+/// 1 if call chains are asked for.
+#[unsafe(no_mangle)]
+pub static STACK: Global<u8> = Global::new(0);
+
+/// The size of [`RING`].
+#[unsafe(no_mangle)]
+pub static RING_SIZE: Global<u64> = Global::new(4096);
+
+/// Where the running kernel keeps what only records of packets need.
+#[unsafe(no_mangle)]
+pub static TRACE_OFFSETS: Frozen<TraceOffsets> = Frozen(TraceOffsets {
+    skb_vlan_proto: 0,
+    skb_vlan_tci: 0,
+    skb_vlan_present: 0,
+    vlan_present_mask: 0,
+    name_to_type: 0,
+});
+
 /// A constant that user space fills in, read field by field: a whole one would be copied to the stack.
 #[repr(transparent)]
 pub struct Frozen<T>(T);
@@ -134,6 +173,15 @@ macro_rules! offset {
     };
 }
 pub(crate) use offset;
+
+/// An offset of [`TRACE_OFFSETS`].
+macro_rules! trace_offset {
+    ($field:ident) => {
+        // SAFETY: a field of a static.
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::TRACE_OFFSETS.as_ptr()).$field) }
+    };
+}
+pub(crate) use trace_offset;
 
 /// Whether any of these bits are in a constant.
 #[inline(always)]

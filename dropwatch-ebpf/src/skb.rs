@@ -23,7 +23,7 @@ const FIRST_INUM: u32 = 0xefff_fff0;
 
 /// Loads through a typed pointer.
 #[inline(always)]
-fn load<T: Copy>(base: Kernel, offset: u32) -> T {
+pub fn load<T: Copy>(base: Kernel, offset: u32) -> T {
     // SAFETY: the verifier admits only loads that it knows to be inside the structure, and gives zero for those
     // that fault.
     unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
@@ -41,7 +41,7 @@ pub fn read_into<T: Copy>(value: &mut MaybeUninit<T>, address: u64) -> bool {
 
 /// Reads a small value of the kernel at any address; none if there is nothing.
 #[inline(always)]
-fn read<T: Copy>(address: u64) -> Option<T> {
+pub fn read<T: Copy>(address: u64) -> Option<T> {
     let mut value = MaybeUninit::uninit();
     // SAFETY: the helper has filled it.
     if read_into(&mut value, address) { Some(unsafe { value.assume_init() }) } else { None }

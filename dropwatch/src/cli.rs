@@ -1,6 +1,10 @@
 //! The command line as clap sees it; what it means is decided in `config`.
 
+mod trace;
+
 use std::{ffi::OsString, path::PathBuf};
+
+pub use trace::{TraceArgs, TraceFormat};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -27,6 +31,8 @@ pub struct Cli {
 pub enum Command {
     /// Count drops in the kernel and print a sorted report every interval.
     Watch(WatchArgs),
+    /// Show each drop with its packet, live, a line each; or write the packets to a file.
+    Trace(TraceArgs),
     /// Run a command, then fail if the drops seen meanwhile break a rule: the CI gate.
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),

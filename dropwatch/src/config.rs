@@ -1,11 +1,15 @@
 //! The command line, validated: from here on nothing can be a usage error.
 
+mod trace;
+
 use std::{
     ffi::{OsStr, OsString},
     io::IsTerminal as _,
     path::{Path, PathBuf},
     time::Duration,
 };
+
+pub use trace::{Destination, TraceConfig, TraceFormat, TraceProbeConfig};
 
 pub use crate::cli::Format;
 use crate::{

@@ -1,6 +1,6 @@
 //! Where the running kernel keeps what the probe reads.
 
-use dropwatch_common::probe::Offsets;
+use dropwatch_common::{event::TraceOffsets, probe::Offsets};
 
 use crate::btf::Btf;
 
@@ -26,12 +26,7 @@ impl KernelLayout {
     pub fn read(btf: &Btf<'_>) -> Result<Self, Missing> {
         let arguments =
             btf.tracepoint_args("kfree_skb").ok_or_else(|| Missing("tracepoint kfree_skb".into()))?;
-        let at = |aggregate: &str, path: &str, size: u32| {
-            btf.field(aggregate, path)
-                .filter(|field| field.size == size && field.bitfield.is_none())
-                .map(|field| field.offset_bytes)
-                .ok_or_else(|| Missing(format!("{aggregate}.{path} of {size} bytes")))
-        };
+        let at = |aggregate: &str, path: &str, size: u32| member(btf, aggregate, path, size);
         let offsets = Offsets {
             skb_dev: at("sk_buff", "dev", 8)?,
             skb_dst: at("sk_buff", "_skb_refdst", 8)?,
@@ -55,6 +50,37 @@ impl KernelLayout {
     }
 }
 
+/// Where the running kernel keeps what only records of packets need.
+///
+/// # Errors
+/// The first member that is not there, or not of the size it is read with.
+pub fn trace_offsets(btf: &Btf<'_>) -> Result<TraceOffsets, Missing> {
+    // Of one bit, and gone since Linux 6.2.
+    let present = btf.field("sk_buff", "vlan_present").and_then(|field| field.bitfield);
+    let name = member(btf, "net_device", "name", 16)?;
+    let kind = member(btf, "net_device", "type", 2)?;
+    Ok(TraceOffsets {
+        skb_vlan_proto: member(btf, "sk_buff", "vlan_proto", 2)?,
+        skb_vlan_tci: member(btf, "sk_buff", "vlan_tci", 2)?,
+        skb_vlan_present: present.map_or(0, |bit| bit.bit_offset / 8),
+        vlan_present_mask: present.map_or(0, |bit| bit_in_byte(bit.bit_offset % 8)),
+        name_to_type: kind.cast_signed().wrapping_sub(name.cast_signed()),
+    })
+}
+
+/// A bit as its byte's value, by its number in BTF: that counts from the least significant bit where the machine does.
+fn bit_in_byte(bit: u32) -> u32 {
+    if cfg!(target_endian = "little") { 1 << bit } else { 0x80 >> bit }
+}
+
+/// Where a member is that has a size.
+fn member(btf: &Btf<'_>, aggregate: &str, path: &str, size: u32) -> Result<u32, Missing> {
+    btf.field(aggregate, path)
+        .filter(|field| field.size == size && field.bitfield.is_none())
+        .map(|field| field.offset_bytes)
+        .ok_or_else(|| Missing(format!("{aggregate}.{path} of {size} bytes")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +97,8 @@ mod tests {
         let Offsets { skb_dev, skb_len, skb_head, skb_data, .. } = layout.offsets;
         assert_eq!(skb_data, skb_head + 8, "side by side in every kernel there has been");
         assert!(skb_dev < skb_len, "{layout:?}");
+        let trace = trace_offsets(&Btf::parse(&bytes).expect("type information")).expect("all members");
+        let apart = trace.skb_vlan_tci.abs_diff(trace.skb_vlan_proto);
+        assert_eq!(apart, 2, "side by side in every kernel there has been");
     }
 }

@@ -22,17 +22,17 @@ use crate::{
     count_map::{Counters, Drops, Rows},
     filter::Filter,
     keys::Key,
-    offsets::KernelLayout,
+    offsets::{KernelLayout, Missing},
     references::Resolver,
     snapshot::{Losses, Snapshot},
     sys::{self, ProgramStats},
 };
 
 /// The BPF object: the committed one, or the one `DROPWATCH_BPF_OBJECT` named when this was built.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_BPF_OBJECT"));
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_BPF_OBJECT"));
 
 /// The tracepoint.
-const TRACEPOINT: &str = "kfree_skb";
+pub(crate) const TRACEPOINT: &str = "kfree_skb";
 /// Room for chains: a kernel has far fewer ways to drop a packet. Each takes a kilobyte.
 const MOST_CHAINS: u32 = 16_384;
 /// Room for names of interfaces.
@@ -266,33 +266,40 @@ impl Probe {
 /// Keys that refer to interfaces.
 const DEVICE_KEYS: u32 = keys::IFACE | keys::NETNS;
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
     ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
 }
 
 /// Where the kernel keeps what the probe reads.
 fn kernel_layout() -> Result<KernelLayout> {
+    from_kernel_types("keys and filters beyond location and reason take", KernelLayout::read)
+}
+
+/// What the kernel's type information says; without it, who takes it, and what kernel it takes.
+pub(crate) fn from_kernel_types<T>(
+    who_takes: &str,
+    read: impl FnOnce(&btf::Btf<'_>) -> Result<T, Missing>,
+) -> Result<T> {
     let path = Path::new(btf::DIRECTORY).join(btf::VMLINUX);
     let bytes = btf::read_vmlinux().with_context(|| {
         format!(
-            "keys and filters beyond location and reason take the kernel's type information, {}: it takes a kernel \
-             with CONFIG_DEBUG_INFO_BTF=y",
+            "{who_takes} the kernel's type information, {}: it takes a kernel with CONFIG_DEBUG_INFO_BTF=y",
             path.display()
         )
     })?;
     let btf = btf::Btf::parse(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    KernelLayout::read(&btf).with_context(|| format!("cannot use {}", path.display()))
+    read(&btf).with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// Whether the kernel keeps a raw tracepoint's program from interrupting itself (Linux 6.1).
 ///
 /// The commit that added the guard made this function global, so the type information of exactly those
 /// kernels names it. Without type information the answer is no: counting atomically is right everywhere.
-fn guards_recursion() -> bool {
+pub(crate) fn guards_recursion() -> bool {
     fs::read("/sys/kernel/btf/vmlinux")
         .is_ok_and(|btf| memchr::memmem::find(&btf, b"\0bpf_prog_inc_misses_counter\0").is_some())
 }

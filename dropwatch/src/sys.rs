@@ -1,13 +1,14 @@
 //! System calls that no crate offers: the one room with `unsafe` in it.
-#![expect(unsafe_code, reason = "raw bpf(2) calls; each one says why it is sound")]
+#![expect(unsafe_code, reason = "mostly raw bpf(2) calls; each one says why it is sound")]
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::Pod;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// How many keys one batch asks for at first.
 const BATCH: usize = 1024;
@@ -173,6 +174,15 @@ pub fn program_stats(program: BorrowedFd<'_>) -> io::Result<ProgramStats> {
     })
 }
 
+/// Has the event loop tell when there is something to read.
+///
+/// # Errors
+/// A descriptor that cannot be waited for.
+pub fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is the same one for as long as it is owned, which is until after it is deregistered.
+    unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.map_err(Into::into)
+}
+
 /// Gives back to the system what the allocator keeps of memory that has been freed.
 ///
 /// Loading parses megabytes of type information that nobody needs again; glibc would keep three quarters of what the
@@ -189,7 +199,7 @@ pub fn trim_memory() {
 mod tests {
     use std::{
         collections::BTreeMap,
-        os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+        os::fd::{AsFd as _, FromRawFd as _},
     };
 
     use aya_obj::generated::bpf_map_type;

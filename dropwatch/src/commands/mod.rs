@@ -1,6 +1,7 @@
 //! What each command does, one file for each.
 
 pub mod check;
+pub mod trace;
 pub mod watch;
 
 use std::{path::Path, process::ExitCode, time::Duration};
@@ -26,6 +27,10 @@ pub fn run(cli: &Cli) -> ExitCode {
             let ended = check::run(args);
             ended.map_or_else(|failure| failed(&failure, check::OURS), ExitCode::from)
         }
+        Some(Command::Trace(args)) => {
+            start_log(args.verbose);
+            ended(trace::run(args))
+        }
         Some(Command::Watch(args)) => run_watch(args),
         None => run_watch(&cli.watch),
     }
@@ -33,7 +38,11 @@ pub fn run(cli: &Cli) -> ExitCode {
 
 fn run_watch(args: &crate::cli::WatchArgs) -> ExitCode {
     start_log(args.verbose);
-    match watch::run(args) {
+    ended(watch::run(args))
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failed(&failure, failure.status()),
     }

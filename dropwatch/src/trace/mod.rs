@@ -1,12 +1,17 @@
 //! Every drop with its packet: from the kernel's records to lines, objects and files.
 //!
-//! Values in, values out, as between snapshot and report: only the command reads the kernel and writes.
+//! From [`event`] to [`output`] all of it is values in, values out: [`probe`] reads the kernel, [`printer`] writes.
 
+pub mod batch;
 pub mod clock;
 pub mod drop;
 pub mod event;
 pub mod frame;
 pub mod json;
 pub mod line;
+pub mod output;
 pub mod pcapng;
+pub mod printer;
+pub mod probe;
+pub mod rate;
 pub mod words;

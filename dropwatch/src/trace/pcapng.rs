@@ -52,6 +52,12 @@ impl Sink for File {
     }
 }
 
+impl Sink for Box<dyn Sink + Send> {
+    fn cut(&mut self, length: u64) {
+        (**self).cut(length);
+    }
+}
+
 impl Sink for io::Stdout {
     fn cut(&mut self, _length: u64) {}
 }
