@@ -13,6 +13,7 @@ mod live {
     pub mod modules;
     pub mod program;
     pub mod rival;
+    pub mod trace;
 }
 mod support;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         live::program::TESTS,
         live::check::TESTS,
         live::kernels::TESTS,
+        live::trace::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(|(name, body)| {

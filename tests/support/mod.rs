@@ -4,10 +4,13 @@
 //! rows that only it can have caused.
 
 pub mod frames;
+#[path = "../../dropwatch/src/trace/words/generator.rs"]
+pub mod generator;
 pub mod inject;
 pub mod net;
 pub mod openvswitch;
 pub mod packets;
+pub mod pcapng;
 pub mod watch;
 
 use std::{fs, path::PathBuf, sync::LazyLock};

@@ -96,7 +96,8 @@ async fn trace(config: &TraceConfig, symbols: Symbols) -> Result<(), Failure> {
 }
 
 fn tell(Summary { shown, not_shown }: Summary) {
-    say(&format!("{shown} drops shown, {not_shown} not shown"));
+    let drops = if shown == 1 { "drop" } else { "drops" };
+    say(&format!("{shown} {drops} shown, {not_shown} not shown"));
 }
 
 /// Carries records from the ring buffer to the printer.

@@ -1,0 +1,74 @@
+//! Capture files, read by a reader that is not ours, and by tcpdump.
+
+use std::{collections::HashMap, fs::File, path::Path, process::Command};
+
+use pcap_file::pcapng::{
+    Block, PcapNgReader,
+    blocks::{enhanced_packet::EnhancedPacketOption, interface_description::InterfaceDescriptionOption},
+};
+
+/// A packet of a capture.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// The name of its interface.
+    pub iface: String,
+    /// What is said of its interface.
+    pub description: String,
+    pub bytes: Vec<u8>,
+    pub original_length: u32,
+    pub comment: String,
+}
+
+/// All packets of a file, which has to be whole.
+pub fn read(path: &Path) -> Vec<Captured> {
+    let mut reader = PcapNgReader::new(File::open(path).expect("a capture")).expect("a section");
+    let (mut interfaces, mut packets) = (HashMap::new(), Vec::new());
+    while let Some(block) = reader.next_block() {
+        match block.expect("a whole block") {
+            Block::InterfaceDescription(block) => {
+                let (mut iface, mut description) = (String::new(), String::new());
+                for option in &block.options {
+                    match option {
+                        InterfaceDescriptionOption::IfName(name) => iface = name.to_string(),
+                        InterfaceDescriptionOption::IfDescription(text) => description = text.to_string(),
+                        _ => {}
+                    }
+                }
+                interfaces.insert(u32::try_from(interfaces.len()).expect("few"), (iface, description));
+            }
+            Block::EnhancedPacket(block) => {
+                let (iface, description) = interfaces[&block.interface_id].clone();
+                let comment = block.options.iter().find_map(|option| match option {
+                    EnhancedPacketOption::Comment(comment) => Some(comment.to_string()),
+                    _ => None,
+                });
+                packets.push(Captured {
+                    iface,
+                    description,
+                    bytes: block.data.to_vec(),
+                    original_length: block.original_len,
+                    comment: comment.unwrap_or_default(),
+                });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    packets
+}
+
+/// What tcpdump says of a file, a line for each packet; none where there is no tcpdump.
+pub fn tcpdump(path: &Path) -> Option<Vec<String>> {
+    // It gives up root before it opens a file, so it is given one that is open.
+    let file = File::open(path).expect("a capture");
+    let output = match Command::new("tcpdump").args(["-nn", "-t", "-S", "-r", "-"]).stdin(file).output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("SKIPPED in part: no tcpdump ({error})");
+            return None;
+        }
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    // What it cannot read it prints as bytes, after a blank.
+    Some(text.lines().filter(|line| !line.starts_with('\t')).map(str::to_owned).collect())
+}
