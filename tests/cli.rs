@@ -44,6 +44,19 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn what_makes_no_sense_for_a_trace_is_refused() {
+    assert_usage(&["trace", "-n", "0"], &["--count"]);
+    assert_usage(&["trace", "-c", "0"], &["--count"]);
+    assert_usage(&["trace", "--rate", "0"], &["--rate"]);
+    assert_usage(&["trace", "--snaplen", "0"], &["--snaplen", "262144"]);
+    assert_usage(&["trace", "--snaplen", "262145"], &["--snaplen", "262144"]);
+    assert_usage(&["trace", "-d", "soon"], &["--duration", "soon"]);
+    assert_usage(&["trace", "-o", "table"], &["table", "json"]);
+    assert_usage(&["trace", "-w", "/nowhere/at/all"], &["--write", "/nowhere/at/all"]);
+    assert_usage(&["trace", "-w", "-", "-o", "json"], &["--output", "-w -"]);
+}
+
+#[test]
 fn an_interface_where_the_interval_belongs_gets_a_hint() {
     assert_usage(&["-i", "lo"], &["--interval", "-f 'iface lo'"]);
 }

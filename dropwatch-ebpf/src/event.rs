@@ -15,13 +15,15 @@ use aya_ebpf::{
 };
 use dropwatch_common::{
     event::{DropEvent, SLOTS, Unshown, known},
-    rules,
+    probe::gather,
 };
 
 use crate::{
     count::increment,
     drop::Drop,
-    maps::{HAS_REASON, RING, RING_SIZE, SNAPLEN, STACK, UNSHOWN, offset, trace_offset},
+    maps::{
+        GATHER, HAS_REASON, HAS_SOCK, RING, RING_SIZE, SNAPLEN, STACK, UNSHOWN, any, offset, trace_offset,
+    },
     rate,
     skb::{self, Kernel},
 };
@@ -30,6 +32,8 @@ use crate::{
 const HEAD: usize = size_of::<DropEvent>();
 /// Room for a call chain.
 const CHAIN: usize = SLOTS * 8;
+/// The smallest record.
+const SMALLEST: usize = HEAD + 112;
 /// What the ring buffer puts in front of a record.
 const RING_HEADER: usize = 8;
 /// `mac_header` of a packet that has none.
@@ -37,13 +41,18 @@ const UNSET: u32 = 0xffff;
 /// The link header of a frame that nobody has looked into yet.
 const ETHERNET: u32 = 14;
 
-/// Puts a drop into the ring buffer, or counts it as not shown.
+/// Puts a drop that the filter has let pass into the ring buffer, or counts it as not shown.
+///
+/// What decides that it is not shown comes first: a flood that nobody can read costs little.
 #[inline(always)]
 pub fn record(ctx: &BtfTracePointContext, drop: &Drop) {
     // SAFETY: it has no arguments and no conditions.
     let now = unsafe { bpf_ktime_get_ns() };
     if !rate::admits(now) {
         return leave_out(Unshown::Sampled);
+    }
+    if !has_room(SMALLEST) {
+        return leave_out(Unshown::RingFull);
     }
     let skb: Kernel = ctx.arg(0);
     let span = Span::of(skb);
@@ -63,9 +72,17 @@ pub fn record(ctx: &BtfTracePointContext, drop: &Drop) {
     if HAS_REASON.load() != 0 {
         head.known |= known::REASON;
     }
-    device(&mut head, drop);
+    device(&mut head, ctx, drop);
     vlan(&mut head, skb);
     by_size(ctx, &mut head, span.start);
+}
+
+/// Whether the ring buffer has room for so many bytes.
+///
+/// A reservation takes a lock, on all CPUs the same one: where there is no room, nobody has to wait for it.
+#[inline(always)]
+fn has_room(size: usize) -> bool {
+    RING.query(0) + (size + RING_HEADER) as u64 <= RING_SIZE.load()
 }
 
 /// Counts a drop that is in no record.
@@ -121,26 +138,32 @@ fn length(len: u32, data: u32, from: u32) -> u32 {
     len.wrapping_add(data).saturating_sub(from)
 }
 
+/// The interface; read here if the filter has not asked for it.
 #[inline(always)]
-fn device(head: &mut DropEvent, drop: &Drop) {
-    let has_name = drop.facts.known & rules::known::IFACE != 0;
-    // What has an address and no name is no interface.
-    if drop.device.name != 0 && !has_name {
-        return;
-    }
-    if drop.device.ifindex != 0 {
-        head.ifindex = drop.device.ifindex;
-        head.known |= known::DEVICE;
-    }
-    if drop.device.netns != 0 {
-        head.netns = drop.device.netns;
-        head.known |= known::NETNS;
-    }
-    if has_name {
-        head.iface = drop.facts.iface;
-        let kind = drop.device.name.wrapping_add(i64::from(trace_offset!(name_to_type)) as u64);
+fn device(head: &mut DropEvent, ctx: &BtfTracePointContext, drop: &Drop) {
+    let device = if any(&GATHER, gather::IFACE | gather::NETNS) {
+        drop.device
+    } else {
+        let rx_sock = if HAS_SOCK.load() != 0 { ctx.arg(3) } else { core::ptr::null() };
+        skb::device(ctx.arg(0), rx_sock)
+    };
+    if device.name != 0 {
+        if !device.read_name(&mut head.iface) {
+            // What has a name that is none is no interface.
+            head.iface = [0; 16];
+            return;
+        }
+        let kind = device.name.wrapping_add(i64::from(trace_offset!(name_to_type)) as u64);
         head.link_type = skb::read(kind).unwrap_or(0);
         head.known |= known::DEVICE_NAME;
+    }
+    if device.ifindex != 0 {
+        head.ifindex = device.ifindex;
+        head.known |= known::DEVICE;
+    }
+    if device.netns != 0 {
+        head.netns = device.netns;
+        head.known |= known::NETNS;
     }
 }
 
@@ -166,7 +189,7 @@ fn vlan(head: &mut DropEvent, skb: Kernel) {
 #[inline(always)]
 fn by_size(ctx: &BtfTracePointContext, head: &mut DropEvent, start: u64) {
     match head.captured {
-        0..=112 => put::<112>(ctx, head, start),
+        0..=112 => put::<{ SMALLEST - HEAD }>(ctx, head, start),
         113..=240 => put::<240>(ctx, head, start),
         241..=624 => put::<624>(ctx, head, start),
         625..=1520 => put::<1520>(ctx, head, start),
@@ -194,9 +217,7 @@ fn put_sized<const ROOM: usize, const CHAIN: usize>(
     start: u64,
 ) {
     let size = HEAD + CHAIN + ROOM;
-    // A reservation takes a lock, on all CPUs the same one: where there is no room, nobody has to wait for it.
-    let used = RING.query(0);
-    if used + (size + RING_HEADER) as u64 > RING_SIZE.load() {
+    if !has_room(size) {
         return leave_out(Unshown::RingFull);
     }
     let Some(mut entry) = RING.reserve_bytes(size, 0) else { return leave_out(Unshown::RingFull) };

@@ -123,7 +123,7 @@ impl Reader {
                 biased;
                 () = stop.first() => break,
                 () = self.sender.closed() => return Ok(()),
-                () = sleep_until(end.unwrap_or(tick)), if end.is_some() => break,
+                () = until(end) => break,
                 () = sleep_until(tick) => {
                     tick = Instant::now() + TICK;
                     self.probe.adapt()?;
@@ -139,6 +139,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = stop.first() => break,
+                () = until(end) => break,
                 () = hand_over(&mut self.probe, &self.sender) => {}
             }
         }
@@ -154,6 +155,14 @@ impl Reader {
             () = stop.again() => {}
         }
         Ok(())
+    }
+}
+
+/// Waits for a time, for ever if there is none.
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 

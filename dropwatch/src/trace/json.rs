@@ -7,7 +7,10 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{drop::Drop, words::Facts};
+use super::{
+    drop::Drop,
+    words::{Facts, Fragment, TcpFacts},
+};
 use crate::{protocols, render::json_value};
 
 /// The version of the objects' shape.
@@ -58,35 +61,29 @@ fn object(drop: &Drop<'_>) -> Value {
     Value::Object(object)
 }
 
-/// The facts there are, and the words they were told in.
+/// The facts that every packet is asked for, those that only some have, and the words they were told in.
 fn packet(facts: &Facts, words: &str) -> Value {
     let mut object = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            object.insert(key.into(), value);
-        }
-    };
-    let protocol = facts.ethertype.map(|number| protocols::ethertype(number).into());
-    put("protocol", Some(protocol.unwrap_or(Value::Null)));
-    put("vlan", (!facts.vlans.is_empty()).then(|| json!(facts.vlans)));
-    put("ipproto", facts.ipproto.map(|number| protocols::ip_protocol(number).into()));
-    put("saddr", facts.source.map(|address| address.to_string().into()));
-    put("daddr", facts.destination.map(|address| address.to_string().into()));
-    put("sport", facts.source_port.map(Into::into));
-    put("dport", facts.destination_port.map(Into::into));
-    put(
-        "fragment",
-        facts.fragment.map(|part| json!({ "id": part.id, "offset": part.offset, "more": part.more })),
-    );
-    put(
-        "tcp",
-        facts
-            .tcp
-            .as_ref()
-            .map(|tcp| json!({ "flags": tcp.flags, "seq": tcp.seq, "ack": tcp.ack, "win": tcp.win })),
-    );
-    put("icmp", facts.icmp.map(|(kind, code)| json!({ "type": kind, "code": code })));
-    put("words", Some(words.into()));
+    let mut put = |key: &str, value: Value| object.insert(key.into(), value);
+    put("protocol", facts.ethertype.map(protocols::ethertype).into());
+    if !facts.vlans.is_empty() {
+        put("vlan", json!(facts.vlans));
+    }
+    put("ipproto", facts.ipproto.map(protocols::ip_protocol).into());
+    put("saddr", facts.source.map(|address| address.to_string()).into());
+    put("daddr", facts.destination.map(|address| address.to_string()).into());
+    put("sport", facts.source_port.into());
+    put("dport", facts.destination_port.into());
+    if let Some(Fragment { id, offset, more }) = facts.fragment {
+        put("fragment", json!({ "id": id, "offset": offset, "more": more }));
+    }
+    if let Some(TcpFacts { flags, seq, ack, win }) = &facts.tcp {
+        put("tcp", json!({ "flags": flags, "seq": seq, "ack": ack, "win": win }));
+    }
+    if let Some((kind, code)) = facts.icmp {
+        put("icmp", json!({ "type": kind, "code": code }));
+    }
+    put("words", words.into());
     Value::Object(object)
 }
 

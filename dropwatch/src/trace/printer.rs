@@ -89,7 +89,11 @@ impl Printing {
         let printed = self.print(batches);
         // A reader that has gone, or a disk that is full: the other of the two still gets what was before.
         let flushed = self.printer.output.flush();
-        match printed.and(flushed) {
+        let ended = match (printed, flushed) {
+            (Ok(()) | Err(WriteError::Closed), Err(error)) => Err(error),
+            (printed, _) => printed,
+        };
+        match ended {
             Ok(()) => Ok(Some(Summary { shown: self.shown, not_shown: self.said.0 })),
             Err(WriteError::Closed) => Ok(None),
             Err(error) => Err(error.into()),

@@ -14,9 +14,8 @@ use aya::{
     programs::{BtfTracePoint, ProgramFd, tp_btf::BtfTracePointLink},
 };
 use dropwatch_common::{
-    event::{RateState, Unshown},
+    event::{RateState, TraceOffsets, Unshown},
     names,
-    probe::gather,
 };
 
 use super::{batch::Batch, clock::Clock, rate};
@@ -72,15 +71,13 @@ impl TraceProbe {
     fn load(
         config: TraceProbeConfig,
         KernelLayout { offsets, arguments }: KernelLayout,
-        trace: dropwatch_common::event::TraceOffsets,
+        trace: TraceOffsets,
     ) -> Result<Self> {
         let has_reason = arguments > 2;
-        let gathered = gather::IFACE | gather::NETNS | gather::IFACE_NAME;
         let mut ebpf = EbpfLoader::new()
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
             .override_global(names::NESTED, &u8::from(!guards_recursion()), true)
-            .override_global(names::GATHER, &gathered, true)
             .override_global(names::OFFSETS, &offsets, true)
             .override_global(names::TRACE_OFFSETS, &trace, true)
             .override_global(names::SNAPLEN, &config.snaplen, true)

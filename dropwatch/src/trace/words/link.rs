@@ -28,6 +28,11 @@ pub fn ethernet(frame: View<'_>, is_own: bool, words: &mut Words) -> Result<(), 
         ethertype = frame.u16(at)?;
     }
     let payload = frame.from(at + 2);
+    if ethertype < FIRST_ETHERTYPE && !is_own {
+        // What local sockets and the kernel itself send each other has no ethertype.
+        words.say(format_args!("protocol 0x{ethertype:04x}, length {}", payload.length()));
+        return Ok(());
+    }
     if ethertype < FIRST_ETHERTYPE {
         return llc(ethertype, payload, words);
     }
