@@ -77,8 +77,8 @@ pub struct TraceOffsets {
     /// Its bit in that byte; zero on kernels that have no such member (since 6.2): there a tag that is not zero is
     /// there.
     pub vlan_present_mask: u32,
-    /// From `net_device.name` to `net_device.type`, which may be in front of it.
-    pub name_to_type: i32,
+    /// `net_device.type`
+    pub device_type: u32,
 }
 
 /// How `--rate` chooses: user space says which share of the drops is to be taken, the probe keeps to the limit.

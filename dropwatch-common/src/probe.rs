@@ -32,8 +32,12 @@ pub struct Offsets {
     pub device_ifindex: u32,
     /// `net_device.nd_net.net`
     pub device_net: u32,
+    /// `net_device.index_hlist`
+    pub device_index_node: u32,
     /// `net.ns.inum`
     pub net_inum: u32,
+    /// `net.dev_index_head`
+    pub net_index_table: u32,
     /// `dst_entry.dev`
     pub dst_dev: u32,
     /// `sock.__sk_common.skc_net.net`
@@ -105,4 +109,4 @@ pub const RANGES_PER_SET: usize = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet(pub [Range; RANGES_PER_SET]);
 
-const _: () = assert!(size_of::<Offsets>() == 17 * 4);
+const _: () = assert!(size_of::<Offsets>() == 19 * 4);

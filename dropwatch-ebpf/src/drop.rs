@@ -49,7 +49,7 @@ impl Drop {
         if any(&GATHER, gather::IFACE | gather::NETNS) {
             let rx_sock = if HAS_SOCK.load() != 0 { ctx.arg(3) } else { core::ptr::null() };
             self.device = skb::device(skb, rx_sock);
-            gather_device(&mut self.facts, &self.device);
+            gather_device(&mut self.facts, &mut self.device);
         }
     }
 }
@@ -75,7 +75,7 @@ fn forget(facts: &mut Facts) {
 }
 
 #[inline(always)]
-fn gather_device(facts: &mut Facts, device: &Device) {
+fn gather_device(facts: &mut Facts, device: &mut Device) {
     facts.netns = device.netns;
     if device.netns != 0 {
         facts.known |= known::NETNS;

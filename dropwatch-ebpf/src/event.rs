@@ -141,20 +141,19 @@ fn length(len: u32, data: u32, from: u32) -> u32 {
 /// The interface; read here if the filter has not asked for it.
 #[inline(always)]
 fn device(head: &mut DropEvent, ctx: &BtfTracePointContext, drop: &Drop) {
-    let device = if any(&GATHER, gather::IFACE | gather::NETNS) {
+    let mut device = if any(&GATHER, gather::IFACE | gather::NETNS) {
         drop.device
     } else {
         let rx_sock = if HAS_SOCK.load() != 0 { ctx.arg(3) } else { core::ptr::null() };
         skb::device(ctx.arg(0), rx_sock)
     };
-    if device.name != 0 {
+    if device.has_name() && device.find() != 0 {
         if !device.read_name(&mut head.iface) {
             // What has a name that is none is no interface.
             head.iface = [0; 16];
             return;
         }
-        let kind = device.name.wrapping_add(i64::from(trace_offset!(name_to_type)) as u64);
-        head.link_type = skb::read(kind).unwrap_or(0);
+        head.link_type = skb::read(device.address + u64::from(trace_offset!(device_type))).unwrap_or(0);
         head.known |= known::DEVICE_NAME;
     }
     if device.ifindex != 0 {

@@ -39,7 +39,7 @@ pub fn count_row(ctx: BtfTracePointContext) -> i32 {
     let mut drop = drop::Drop::new();
     drop.gather(&ctx);
     if filter::passes(&drop.facts) {
-        rows::count(&ctx, &drop);
+        rows::count(&ctx, &mut drop);
     }
     0
 }

@@ -109,7 +109,9 @@ pub static OFFSETS: Frozen<Offsets> = Frozen(Offsets {
     device_name: 0,
     device_ifindex: 0,
     device_net: 0,
+    device_index_node: 0,
     net_inum: 0,
+    net_index_table: 0,
     dst_dev: 0,
     sock_net: 0,
 });
@@ -149,7 +151,7 @@ pub static TRACE_OFFSETS: Frozen<TraceOffsets> = Frozen(TraceOffsets {
     skb_vlan_tci: 0,
     skb_vlan_present: 0,
     vlan_present_mask: 0,
-    name_to_type: 0,
+    device_type: 0,
 });
 
 /// A constant that user space fills in, read field by field: a whole one would be copied to the stack.

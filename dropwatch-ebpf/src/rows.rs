@@ -23,14 +23,14 @@ use crate::{
 
 /// Adds one drop to its row, or to the ledger.
 #[inline(always)]
-pub fn count(ctx: &BtfTracePointContext, drop: &Drop) {
+pub fn count(ctx: &BtfTracePointContext, drop: &mut Drop) {
     let mut key = RowKey::default();
     fill(&mut key, ctx, drop);
     let Some(rows) = ROWS.get(0) else { return lose(Loss::UpdateFailed) };
     if let Some(counter) = rows.get_ptr_mut(&key) {
         return increment(counter);
     }
-    if drop.device.name != 0 && key.known & (known::IFACE | known::NETNS) != 0 && !keep_name(&drop.device) {
+    if key.known & (known::IFACE | known::NETNS) != 0 && !keep_name(&mut drop.device) {
         // What looked like an interface is none.
         (key.ifindex, key.netns) = (0, 0);
         key.known &= !(known::IFACE | known::NETNS);
@@ -121,10 +121,14 @@ fn packet_key(key: &mut RowKey, packet: &Packet) {
     }
 }
 
-/// Keeps the interface's name for the report; false if it has none that an interface can have.
+/// Keeps the interface's name for the report; false if it is shown to be none that an interface can have.
 #[inline(always)]
-fn keep_name(device: &Device) -> bool {
+fn keep_name(device: &mut Device) -> bool {
     let mut name = DeviceName::default();
+    // Where there is no interface to look at any more, the number is what is known.
+    if !device.has_name() || device.find() == 0 {
+        return true;
+    }
     if !device.read_name(&mut name) {
         return false;
     }

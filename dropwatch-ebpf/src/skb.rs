@@ -70,23 +70,63 @@ pub struct Device {
     pub ifindex: u32,
     /// The namespace's inode number.
     pub netns: u32,
-    /// The address of the interface's name.
-    pub name: u64,
+    /// The address of the `net_device`.
+    pub address: u64,
+    /// The address of the `net`, by which a number becomes a `net_device`.
+    net: u64,
 }
 
 impl Device {
-    pub const UNKNOWN: Self = Self { ifindex: 0, netns: 0, name: 0 };
+    pub const UNKNOWN: Self = Self { ifindex: 0, netns: 0, address: 0, net: 0 };
+
+    /// Whether there is a name to be read.
+    #[inline(always)]
+    pub fn has_name(&self) -> bool {
+        self.ifindex != 0
+    }
+
+    /// Finds the `net_device` of a packet that tells only its number; zero if it has gone.
+    #[inline(always)]
+    pub fn find(&mut self) -> u64 {
+        if self.address == 0 && self.net != 0 {
+            self.address = numbered(self.net, self.ifindex).unwrap_or(0);
+        }
+        self.address
+    }
 
     /// Reads the interface's name, with nothing but zeros behind its end; false if it has none.
     #[inline(always)]
-    pub fn read_name(&self, name: &mut DeviceName) -> bool {
-        if self.name == 0 {
+    pub fn read_name(&mut self, name: &mut DeviceName) -> bool {
+        let address = self.find();
+        if address == 0 {
             return false;
         }
         // SAFETY: bytes are initialised, and stay so.
         let bytes = unsafe { &mut *(&raw mut *name).cast::<MaybeUninit<DeviceName>>() };
-        read_into(bytes, self.name) && end(name)
+        read_into(bytes, address + u64::from(offset!(device_name))) && end(name)
     }
+}
+
+/// How many interfaces of a namespace share a bucket of its table, at most; the others stay without a name.
+const BUCKET: usize = 32;
+/// How many buckets there are (`NETDEV_HASHENTRIES`).
+const BUCKETS: u32 = 256;
+
+/// The `net_device` of a number, by the namespace's own table.
+#[inline(always)]
+fn numbered(net: u64, ifindex: u32) -> Option<u64> {
+    let table: u64 = read(net + u64::from(offset!(net_index_table)))?;
+    let mut node: u64 = read(table + u64::from(ifindex % BUCKETS) * 8)?;
+    let mut seen = 0;
+    while seen < BUCKET && is_kernel(node) {
+        let device = node - u64::from(offset!(device_index_node));
+        if read::<u32>(device + u64::from(offset!(device_ifindex)))? == ifindex {
+            return Some(device);
+        }
+        node = read(node)?;
+        seen += 1;
+    }
+    None
 }
 
 /// Clears what stands behind a name's end; false if it is none that the kernel would take: empty or endless, or with
@@ -109,11 +149,12 @@ fn end(name: &mut DeviceName) -> bool {
     ended && name[0] != 0
 }
 
-/// The interface, by the first of these that holds: the packet's own, that of its route, and the number of the
-/// one it came in by, in the namespace of its socket.
+/// The interface, by the first of these that holds: the packet's own, the one by whose number it came in, and that
+/// of its route.
 ///
 /// `skb->dev` shares its place with scratch of the UDP receive queue and with the links of lists and trees, so it
-/// is believed only if it has a number and a namespace like those of an interface.
+/// is believed only if it has a number and a namespace like those of an interface. The route's comes last: that of a
+/// packet for this host is the loopback, whichever way it came.
 #[inline(always)]
 pub fn device(skb: Kernel, rx_sock: Kernel) -> Device {
     let dev: Kernel = load(skb, offset!(skb_dev));
@@ -122,16 +163,14 @@ pub fn device(skb: Kernel, rx_sock: Kernel) -> Device {
         let device = Device {
             ifindex: load(dev, offset!(device_ifindex)),
             netns: if is_kernel(net as u64) { load(net, offset!(net_inum)) } else { 0 },
-            name: dev as u64 + u64::from(offset!(device_name)),
+            address: dev as u64,
+            net: 0,
         };
         if is_plausible(&device) {
             return device;
         }
     }
-    if let Some(device) = routed(skb) {
-        return device;
-    }
-    arrived(skb, rx_sock)
+    taken(skb, rx_sock)
 }
 
 #[inline(always)]
@@ -139,45 +178,61 @@ fn is_plausible(device: &Device) -> bool {
     device.netns >= FIRST_INUM && device.ifindex.wrapping_sub(1) < 0x7fff_ffff
 }
 
+/// The interface of a packet that a socket has taken, or has made.
+#[inline(always)]
+fn taken(skb: Kernel, rx_sock: Kernel) -> Device {
+    let ifindex: u32 = load(skb, offset!(skb_iif));
+    let route = routed(skb);
+    // A number alone means nothing: it is another interface in each namespace.
+    let net = match sock_net(rx_sock) {
+        0 => sock_net(load(skb, offset!(skb_sk))),
+        net => net,
+    };
+    let (net, netns) = match read::<u32>(net + u64::from(offset!(net_inum))) {
+        Some(inum) if net != 0 && inum >= FIRST_INUM => (net, inum),
+        _ => (route.net, route.netns),
+    };
+    if ifindex == 0 && route.ifindex != 0 {
+        return route;
+    }
+    if netns == 0 { Device::UNKNOWN } else { Device { ifindex, netns, address: 0, net } }
+}
+
 /// The interface of the packet's route, which it shares its place with links of lists for.
 #[inline(always)]
-fn routed(skb: Kernel) -> Option<Device> {
+fn routed(skb: Kernel) -> Device {
     // The lowest bit says whether the reference is counted.
     let dst = load::<u64>(skb, offset!(skb_dst)) & !1;
+    match route(dst) {
+        Some(device) if is_plausible(&device) => device,
+        _ => Device::UNKNOWN,
+    }
+}
+
+#[inline(always)]
+fn route(dst: u64) -> Option<Device> {
     if !is_kernel(dst) {
         return None;
     }
-    let dev: u64 = read(dst + u64::from(offset!(dst_dev)))?;
-    if !is_kernel(dev) {
+    let address: u64 = read(dst + u64::from(offset!(dst_dev)))?;
+    if !is_kernel(address) {
         return None;
     }
-    let net: u64 = read(dev + u64::from(offset!(device_net)))?;
+    let net: u64 = read(address + u64::from(offset!(device_net)))?;
     if !is_kernel(net) {
         return None;
     }
-    let device = Device {
-        ifindex: read(dev + u64::from(offset!(device_ifindex)))?,
+    Some(Device {
+        ifindex: read(address + u64::from(offset!(device_ifindex)))?,
         netns: read(net + u64::from(offset!(net_inum)))?,
-        name: dev + u64::from(offset!(device_name)),
-    };
-    if is_plausible(&device) { Some(device) } else { None }
+        address,
+        net,
+    })
 }
 
-/// What is left of a packet that a socket has taken: the number of the interface and the socket's namespace.
+/// The `net` of any kind of socket, also of those that are no more than the common part; zero if there is none.
 #[inline(always)]
-fn arrived(skb: Kernel, rx_sock: Kernel) -> Device {
-    let ifindex: u32 = load(skb, offset!(skb_iif));
-    let netns = match sock_netns(rx_sock) {
-        0 => sock_netns(load(skb, offset!(skb_sk))),
-        netns => netns,
-    };
-    // A number alone means nothing: it is another interface in each namespace.
-    if netns == 0 { Device::UNKNOWN } else { Device { ifindex, netns, name: 0 } }
-}
-
-/// Of any kind of socket, also of those that are no more than the common part.
-#[inline(always)]
-fn sock_netns(sock: Kernel) -> u32 {
+fn sock_net(sock: Kernel) -> u64 {
     if sock.is_null() {
         return 0;
     }
@@ -187,11 +242,7 @@ fn sock_netns(sock: Kernel) -> u32 {
         return 0;
     }
     let net: Kernel = load(sock, offset!(sock_net));
-    if !is_kernel(net as u64) {
-        return 0;
-    }
-    let inum: u32 = load(net, offset!(net_inum));
-    if inum >= FIRST_INUM { inum } else { 0 }
+    if is_kernel(net as u64) { net as u64 } else { 0 }
 }
 
 /// Where a packet's bytes are.

@@ -42,7 +42,9 @@ impl KernelLayout {
             device_name: at("net_device", "name", 16)?,
             device_ifindex: at("net_device", "ifindex", 4)?,
             device_net: at("net_device", "nd_net.net", 8)?,
+            device_index_node: at("net_device", "index_hlist", 16)?,
             net_inum: at("net", "ns.inum", 4)?,
+            net_index_table: at("net", "dev_index_head", 8)?,
             dst_dev: at("dst_entry", "dev", 8)?,
             sock_net: at("sock", "__sk_common.skc_net.net", 8)?,
         };
@@ -57,14 +59,12 @@ impl KernelLayout {
 pub fn trace_offsets(btf: &Btf<'_>) -> Result<TraceOffsets, Missing> {
     // Of one bit, and gone since Linux 6.2.
     let present = btf.field("sk_buff", "vlan_present").and_then(|field| field.bitfield);
-    let name = member(btf, "net_device", "name", 16)?;
-    let kind = member(btf, "net_device", "type", 2)?;
     Ok(TraceOffsets {
         skb_vlan_proto: member(btf, "sk_buff", "vlan_proto", 2)?,
         skb_vlan_tci: member(btf, "sk_buff", "vlan_tci", 2)?,
         skb_vlan_present: present.map_or(0, |bit| bit.bit_offset / 8),
         vlan_present_mask: present.map_or(0, |bit| bit_in_byte(bit.bit_offset % 8)),
-        name_to_type: kind.cast_signed().wrapping_sub(name.cast_signed()),
+        device_type: member(btf, "net_device", "type", 2)?,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
+    net::IpAddr,
     path::Path,
     sync::{
         LazyLock, Mutex, MutexGuard, PoisonError,
@@ -11,12 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dropwatch::protocols::ip_protocol;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use crate::support::{
     inject::{
-        self, Case, Expected,
+        self, Case, Expected, Flow,
         needs::{self, Need},
     },
     is_guest,
@@ -61,9 +63,12 @@ fn assert_distinct() {
 
 /// What the program is started with: reports of everything, so many that nobody waits for them, but for an emulated
 /// machine, which would do little else.
-fn arguments() -> [&'static str; 4] {
-    ["-i", if is_guest() { "150ms" } else { "50ms" }, "--max-rows", "2048"]
+fn arguments() -> [&'static str; 6] {
+    ["-i", if is_guest() { "150ms" } else { "50ms" }, "--max-rows", "4096", "--by", KEYS]
 }
+
+/// What each drop is looked at for.
+const KEYS: &str = "location,reason,iface,netns,ipproto,saddr,daddr,sport,dport";
 
 /// The monitor of all cases: starting one takes longer than most cases do.
 static MONITOR: Mutex<Option<Stream>> = Mutex::new(None);
@@ -170,6 +175,35 @@ struct Drop {
     module: String,
     /// Not on kernels that give none.
     reason: Option<String>,
+    iface: Option<String>,
+    netns: Option<u64>,
+    flow: Seen,
+}
+
+/// Who sent what to whom, as far as a report says it.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    protocol: Option<String>,
+    addresses: (Option<IpAddr>, Option<IpAddr>),
+    ports: (Option<u64>, Option<u64>),
+}
+
+impl Seen {
+    fn new(row: &Value) -> Self {
+        let address = |key: &str| row[key].as_str().map(|text| text.parse().expect("an address"));
+        Self {
+            protocol: row["ipproto"].as_str().map(str::to_owned),
+            addresses: (address("saddr"), address("daddr")),
+            ports: (row["sport"].as_u64(), row["dport"].as_u64()),
+        }
+    }
+
+    fn is(&self, flow: &Flow) -> bool {
+        let ports = flow.ports.map(|(source, destination)| (source.into(), destination.into()));
+        self.addresses == (Some(flow.source), Some(flow.destination))
+            && self.protocol.as_deref() == Some(&ip_protocol(flow.protocol))
+            && self.ports == ports.unzip()
+    }
 }
 
 impl Drop {
@@ -183,11 +217,15 @@ impl Drop {
             symbol: base(word("symbol")).to_owned(),
             module: word("module").to_owned(),
             reason,
+            iface: row["iface"]["name"].as_str().map(str::to_owned),
+            netns: row["netns"]["inum"].as_u64(),
+            flow: Seen::new(row),
         }
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        (&self.address, &self.reason) == (&other.address, &other.reason)
+        (&self.address, &self.reason, &self.iface, self.netns, &self.flow)
+            == (&other.address, &other.reason, &other.iface, other.netns, &other.flow)
     }
 
     fn reason(&self) -> &str {
@@ -201,6 +239,9 @@ struct Like {
     reasons: Vec<&'static str>,
     locations: Vec<&'static str>,
     module: Option<&'static str>,
+    iface: Option<&'static str>,
+    netns: Option<u64>,
+    flow: Option<Flow>,
 }
 
 impl Like {
@@ -214,17 +255,25 @@ impl Like {
         // What is not a module is part of the kernel.
         let module =
             expected.module.filter(|module| Path::new("/sys/module").join(module).join("initstate").exists());
-        Self { count: expected.count, reasons, locations, module }
+        let Expected { count, iface, netns, flow, .. } = *expected;
+        Self { count, reasons, locations, module, iface, netns, flow }
     }
 
     fn count_in(&self, drops: &Drops) -> u64 {
         drops.0.iter().filter(|drop| self.matches(drop)).map(|drop| drop.count).sum()
     }
 
+    /// Whether the drop is on that device of that namespace, of a packet of that flow.
+    fn is_from(&self, drop: &Drop) -> bool {
+        self.iface.is_none_or(|iface| drop.iface.as_deref() == Some(iface))
+            && self.netns.is_none_or(|netns| drop.netns == Some(netns))
+            && self.flow.is_none_or(|flow| drop.flow.is(&flow))
+    }
+
     fn matches(&self, drop: &Drop) -> bool {
         let module = self.module.is_none_or(|module| drop.module == module);
         let here = self.locations.is_empty() || self.locations.contains(&drop.symbol.as_str());
-        let here = here && module;
+        let here = here && module && self.is_from(drop);
         match &drop.reason {
             Some(reason) => here && self.reasons.contains(&reason.as_str()),
             // With neither reason nor place, a number that no other case has.

@@ -49,7 +49,10 @@ fn version(count: u64) -> Prepared {
     let packet = stranger();
     let mut broken = packet.bytes();
     broken[0] = 0x55;
-    Wire::new().mangled(&packet, broken, Expected::new(count, "IP_INHDR", RECEIVE))
+    // What is not IPv4 has none of its addresses.
+    let wire = Wire::new();
+    let to = wire.to;
+    wire.frames(to, packet.ethertype(), broken, Expected::new(count, "IP_INHDR", RECEIVE))
 }
 
 fn length(count: u64) -> Prepared {
@@ -173,8 +176,8 @@ fn lost_fragment(count: u64) -> Prepared {
     let wire = Wire::new();
     wire.b.sysctl("net/ipv4/ipfrag_time", "1");
     let expected = Expected::new(count, "FRAG_REASM_TIMEOUT", &["ip_expire", "inet_frag_rbtree_purge"]);
-    let expected = expected.within(&wire.b).of(&fragment(STRANGER));
-    // Each of a datagram of its own.
+    let expected = expected.on(&wire.b, "vb");
+    // Each of a datagram of its own, from a sender of its own.
     let frames = (0..count).map(|number| {
         let [.., high, low] = number.to_be_bytes();
         let packet = fragment(Ipv4Addr::new(10, 98, high, low));

@@ -91,11 +91,8 @@ pub struct Expected {
     pub locations: &'static [&'static str],
     /// The module where the functions are not part of the kernel proper.
     pub module: Option<&'static str>,
-    #[expect(dead_code, reason = "for keys and filters to come")]
     pub iface: Option<&'static str>,
-    #[expect(dead_code, reason = "for keys and filters to come")]
     pub netns: Option<u64>,
-    #[expect(dead_code, reason = "for keys and filters to come")]
     pub flow: Option<Flow>,
 }
 
@@ -122,7 +119,6 @@ impl Expected {
 
 /// Who sends what to whom.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "for keys and filters to come")]
 pub struct Flow {
     pub source: IpAddr,
     pub destination: IpAddr,
