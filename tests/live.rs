@@ -13,6 +13,7 @@ mod live {
     pub mod modules;
     pub mod program;
     pub mod rival;
+    pub mod scenarios;
     pub mod trace;
 }
 mod support;
@@ -60,7 +61,10 @@ fn main() -> ExitCode {
         })
         .with_ignored_flag(!can_run)
     });
-    let trials = trials.chain(live::injected::trials(can_run)).chain(live::modules::trials(can_run));
+    let trials = trials
+        .chain(live::injected::trials(can_run))
+        .chain(live::scenarios::trials(can_run))
+        .chain(live::modules::trials(can_run));
     // One at a time: they share two CPUs, and some ask for all of them.
     let arguments = Arguments { test_threads: arguments.test_threads.or(Some(1)), ..arguments };
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
