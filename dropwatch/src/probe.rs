@@ -68,7 +68,7 @@ impl KernelFilter {
     }
 
     /// What the probe has to find out to decide.
-    fn gathered(&self) -> u32 {
+    pub(crate) fn gathered(&self) -> u32 {
         [
             (need::PACKET, gather::HEADERS),
             (need::LENGTH, gather::LENGTH),
@@ -190,10 +190,7 @@ impl Probe {
             .map_max_entries(names::CHAINS, if keys & keys::STACK == 0 { 1 } else { MOST_CHAINS })
             .load(OBJECT)?;
         let counters = Counters::Rows(Rows::new(take(&mut ebpf, names::ROWS)?, config.max_rows)?);
-        let mut ranges = Array::try_from(take(&mut ebpf, names::RANGES)?)?;
-        for (number, set) in (0..).zip(sets) {
-            ranges.set(number, *set, 0)?;
-        }
+        let ranges = ranges(&mut ebpf, sets)?;
         let btf = Btf::from_sys_fs()?;
         let program: &mut BtfTracePoint = program(&mut ebpf, names::COUNT_ROW)?.try_into()?;
         program.load(TRACEPOINT, &btf)?;
@@ -272,6 +269,15 @@ pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
 
 pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
     ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
+}
+
+/// The filter's sets, with the values that they have at the start.
+pub(crate) fn ranges(ebpf: &mut Ebpf, sets: &[RangeSet]) -> Result<Array<MapData, RangeSet>> {
+    let mut ranges = Array::try_from(take(ebpf, names::RANGES)?)?;
+    for (number, set) in (0..).zip(sets) {
+        ranges.set(number, *set, 0)?;
+    }
+    Ok(ranges)
 }
 
 /// Where the kernel keeps what the probe reads.

@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::FILTER_HELP;
+
 /// Options of `trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
     /// Write the packets to this file, as pcapng; `-` is standard output, which then has no lines.
     #[arg(short, long, value_name = "FILE")]
     pub write: Option<PathBuf>,
+    /// Show only drops that match, in tcpdump's words and a few of our own.
+    #[arg(short, long, value_name = "EXPR", long_help = FILTER_HELP)]
+    pub filter: Option<String>,
     /// Stop after N drops.
     #[arg(short = 'n', short_alias = 'c', long, value_name = "N")]
     pub count: Option<u64>,

@@ -6,11 +6,15 @@ pub mod watch;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
+use aya::maps::{Array, MapData};
+use dropwatch_common::probe::RangeSet;
+
 use crate::{
     cli::{Cli, Command},
     config::Query,
     console::{say, warn},
     failure::{Failure, Refusal},
+    filter::Filter,
     kallsyms::saved::{Running, Saved},
     names::PATIENCE,
     probe::{KernelFilter, Probe, ProbeConfig},
@@ -80,21 +84,33 @@ fn symbol_source(file: Option<&Path>) -> Result<KallsymsSource, Refusal> {
 /// What cannot be done here.
 fn attach(query: &Query, symbols: &Symbols) -> Result<(Probe, ProbeConfig), Refusal> {
     let Query { by, max_rows, filter } = query;
-    let (by, max_rows) = (by.clone(), *max_rows);
-    let Some(filter) = filter else {
-        let config = ProbeConfig { by, max_rows, filter: None };
-        return Ok((Probe::attach(&config)?, config));
+    let probe = |filter| {
+        let config = ProbeConfig { by: by.clone(), max_rows: *max_rows, filter };
+        Ok((Probe::attach(&config)?, config))
     };
-    // Where a filter names functions, nothing is counted before it is known where they are.
+    attach_filtered(filter.as_ref(), symbols, probe, |(probe, _)| probe.take_ranges())
+}
+
+/// Attaches a probe with a filter, and keeps what the filter's names mean up to date.
+///
+/// # Errors
+/// What cannot be done here.
+fn attach_filtered<P>(
+    filter: Option<&Filter>,
+    symbols: &Symbols,
+    attach: impl FnOnce(Option<KernelFilter>) -> anyhow::Result<P>,
+    take_ranges: impl FnOnce(&mut P) -> Option<Array<MapData, RangeSet>>,
+) -> Result<P, Refusal> {
+    let Some(filter) = filter else { return Ok(attach(None)?) };
+    // Where a filter names functions, nothing is seen before it is known where they are.
     let wait = if filter.sets().is_empty() { Duration::ZERO } else { PATIENCE };
     let table = symbols.table(wait);
     let sets = set_keeper::resolve(filter, &table)?;
-    let config = ProbeConfig { by, max_rows, filter: Some(KernelFilter::new(filter, sets)) };
-    let mut probe = Probe::attach(&config)?;
+    let mut probe = attach(Some(KernelFilter::new(filter, sets)))?;
     if let (false, Some(maps), Some(follower)) =
-        (filter.sets().is_empty(), probe.take_ranges(), symbols.follower(&table))
+        (filter.sets().is_empty(), take_ranges(&mut probe), symbols.follower(&table))
     {
         set_keeper::start(filter, maps, follower)?;
     }
-    Ok((probe, config))
+    Ok(probe)
 }

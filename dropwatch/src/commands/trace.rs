@@ -13,14 +13,15 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::symbol_source;
+use super::{attach_filtered, symbol_source};
 use crate::{
     cli::TraceArgs,
     config::TraceConfig,
     console::{say, warn},
-    failure::{Failure, Refusal},
+    failure::Failure,
     names::KernelNames,
     preflight::{self, Needs},
+    probe::KernelFilter,
     signals::Stop,
     symbols::Symbols,
     sys,
@@ -64,7 +65,8 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
 async fn trace(config: &TraceConfig, symbols: Symbols) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
     let output = Output::open(config).map_err(anyhow::Error::from)?;
-    let probe = TraceProbe::attach(config.probe).map_err(Refusal::from)?;
+    let attach = |filter: Option<KernelFilter>| TraceProbe::attach(config.probe, filter.as_ref());
+    let probe = attach_filtered(config.filter.as_ref(), &symbols, attach, TraceProbe::take_ranges)?;
     let end_of_line = Printer {
         output,
         names: KernelNames::new(symbols, probe.has_reason()),

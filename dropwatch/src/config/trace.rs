@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::{at_least_one, can_be_created, duration, usage};
+use super::{at_least_one, can_be_created, duration, filter, usage};
 pub use crate::cli::TraceFormat;
-use crate::{cli::TraceArgs, failure::Failure};
+use crate::{cli::TraceArgs, failure::Failure, filter::Filter, host::Host};
 
 /// The most bytes of a packet that are captured: none has more, and tools refuse files that say so.
 const MOST_BYTES: u32 = 262_144;
@@ -20,6 +20,8 @@ pub struct TraceConfig {
     pub format: Option<TraceFormat>,
     /// Where the packets are to be written.
     pub write: Option<Destination>,
+    /// Which drops are shown at all.
+    pub filter: Option<Filter>,
     /// Stop after so many drops.
     pub count: Option<u64>,
     /// Stop after this long.
@@ -78,6 +80,7 @@ impl TraceConfig {
         Ok(Self {
             format: has_lines.then_some(args.output.unwrap_or(TraceFormat::Text)),
             write,
+            filter: filter(args.filter.as_deref(), &Host::default())?,
             count: args.count,
             duration: args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?,
             probe: TraceProbeConfig { snaplen: args.snaplen, rate: args.rate, stack: args.stack },

@@ -16,13 +16,15 @@ use aya::{
 use dropwatch_common::{
     event::{RateState, TraceOffsets, Unshown},
     names,
+    probe::RangeSet,
+    rules::RuleTable,
 };
 
 use super::{batch::Batch, clock::Clock, rate};
 use crate::{
     config::TraceProbeConfig,
     offsets::{KernelLayout, trace_offsets},
-    probe::{OBJECT, TRACEPOINT, from_kernel_types, guards_recursion, program, take},
+    probe::{KernelFilter, OBJECT, TRACEPOINT, from_kernel_types, guards_recursion, program, ranges, take},
     sys,
 };
 
@@ -34,6 +36,8 @@ const RING_SIZE: u32 = 1 << 23;
 pub struct TraceProbe {
     /// The records.
     pub ring: RingBuf<MapData>,
+    /// Until somebody else takes care of them.
+    ranges: Option<Array<MapData, RangeSet>>,
     unseen: Arc<Unseen>,
     sampling: Option<Sampling>,
     link: Option<BtfTracePointLink>,
@@ -62,31 +66,38 @@ impl TraceProbe {
     ///
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
-    pub fn attach(config: TraceProbeConfig) -> Result<Self> {
+    pub fn attach(config: TraceProbeConfig, filter: Option<&KernelFilter>) -> Result<Self> {
         let read = |btf: &crate::btf::Btf<'_>| Ok((KernelLayout::read(btf)?, trace_offsets(btf)?));
-        let (layout, trace) = from_kernel_types("dropwatch trace takes", read)?;
-        Self::load(config, layout, trace).map_err(explain)
+        let layout = from_kernel_types("dropwatch trace takes", read)?;
+        Self::load(config, filter, layout).map_err(explain)
     }
 
     fn load(
         config: TraceProbeConfig,
-        KernelLayout { offsets, arguments }: KernelLayout,
-        trace: TraceOffsets,
+        filter: Option<&KernelFilter>,
+        (KernelLayout { offsets, arguments }, trace): (KernelLayout, TraceOffsets),
     ) -> Result<Self> {
         let has_reason = arguments > 2;
+        let rules = filter.map_or_else(RuleTable::default, |filter| filter.table);
+        let sets = filter.map_or(&[][..], |filter| &filter.sets);
         let mut ebpf = EbpfLoader::new()
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
             .override_global(names::NESTED, &u8::from(!guards_recursion()), true)
+            .override_global(names::GATHER, &filter.map_or(0, KernelFilter::gathered), true)
             .override_global(names::OFFSETS, &offsets, true)
+            .override_global(names::FILTERED, &u8::from(filter.is_some()), true)
+            .override_global(names::RULES, &rules, true)
             .override_global(names::TRACE_OFFSETS, &trace, true)
             .override_global(names::SNAPLEN, &config.snaplen, true)
             .override_global(names::RATE, &config.rate.unwrap_or(0), true)
             .override_global(names::STACK, &u8::from(config.stack), true)
             .override_global(names::RING_SIZE, &u64::from(RING_SIZE), true)
+            .map_max_entries(names::RANGES, u32::try_from(sets.len())?.max(1))
             .map_max_entries(names::COUNTS, 1)
             .map_max_entries(names::RING, RING_SIZE)
             .load(OBJECT)?;
+        let ranges = ranges(&mut ebpf, sets)?;
         let ring = RingBuf::try_from(take(&mut ebpf, names::RING)?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::UNSHOWN)?)?;
         let state = Array::try_from(take(&mut ebpf, names::RATE_STATE)?)?;
@@ -96,13 +107,18 @@ impl TraceProbe {
         let sampling = config.rate.map(|limit| Sampling::new(state, limit)).transpose()?;
         let link = program.attach().and_then(|id| program.take_link(id))?;
         let unseen = Arc::new(Unseen { counters, program: program.fd()?.try_clone()? });
-        Ok(Self { ring, unseen, sampling, link: Some(link), has_reason })
+        Ok(Self { ring, ranges: Some(ranges), unseen, sampling, link: Some(link), has_reason })
     }
 
     /// Whether this kernel gives reasons for drops.
     #[must_use]
     pub fn has_reason(&self) -> bool {
         self.has_reason
+    }
+
+    /// The filter's sets, for somebody to keep up to date.
+    pub fn take_ranges(&mut self) -> Option<Array<MapData, RangeSet>> {
+        self.ranges.take()
     }
 
     /// How many drops are not handed over.
