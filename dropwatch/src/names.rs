@@ -56,6 +56,12 @@ impl KernelNames {
 
     /// The names for one report.
     pub fn for_report(&mut self) -> ReportNames<'_> {
+        self.namespaces.start_report();
+        self.so_far()
+    }
+
+    /// The same, without another search for the names of namespaces that had none a moment ago.
+    pub fn so_far(&mut self) -> ReportNames<'_> {
         if let Some(thread) = self.loading.take() {
             self.reasons = Some(thread.join().unwrap_or_default());
         }
@@ -74,7 +80,6 @@ impl KernelNames {
             self.lines = Lines::Asked(LineService::start(stext));
         }
         let lines = if let Lines::Asked(lines) = &mut self.lines { lines.as_mut() } else { None };
-        self.namespaces.start_report();
         ReportNames { table, reasons: self.reasons.as_mut(), lines, namespaces: &mut self.namespaces }
     }
 }

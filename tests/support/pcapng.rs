@@ -58,15 +58,17 @@ pub fn read(path: &Path) -> Vec<Captured> {
 
 /// What tcpdump says of a file, a line for each packet; none where there is no tcpdump.
 pub fn tcpdump(path: &Path) -> Option<Vec<String>> {
-    // It gives up root before it opens a file, so it is given one that is open.
+    // It would give up root, for a user that a guest does not have.
     let file = File::open(path).expect("a capture");
-    let output = match Command::new("tcpdump").args(["-nn", "-t", "-S", "-r", "-"]).stdin(file).output() {
-        Ok(output) => output,
-        Err(error) => {
-            eprintln!("SKIPPED in part: no tcpdump ({error})");
-            return None;
-        }
-    };
+    let output =
+        match Command::new("tcpdump").args(["-nn", "-t", "-S", "-Z", "root", "-r", "-"]).stdin(file).output()
+        {
+            Ok(output) => output,
+            Err(error) => {
+                eprintln!("SKIPPED in part: no tcpdump ({error})");
+                return None;
+            }
+        };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");
     // What it cannot read it prints as bytes, after a blank.

@@ -77,12 +77,14 @@ struct Printing {
     left_out: u64,
     /// What the stream has said is missing from it, and when.
     said: (u64, Instant),
+    /// When names were last searched for that were not known.
+    searched: Option<Instant>,
 }
 
 impl Printing {
     fn new(printer: Printer) -> Self {
         let now = Instant::now();
-        Self { printer, started: now, shown: 0, left_out: 0, said: (0, now) }
+        Self { printer, started: now, shown: 0, left_out: 0, said: (0, now), searched: None }
     }
 
     fn run(mut self, batches: mpsc::Receiver<Batch>) -> Result<Option<Summary>> {
@@ -121,7 +123,14 @@ impl Printing {
         if batch.is_empty() {
             return Ok(false);
         }
-        let mut names = self.printer.names.for_report();
+        // Batches come by the hundred a second, and processes are looked through for names of namespaces.
+        let names = &mut self.printer.names;
+        let mut names = if self.searched.is_none_or(|searched| searched.elapsed() >= INTERVAL) {
+            self.searched = Some(Instant::now());
+            names.for_report()
+        } else {
+            names.so_far()
+        };
         for record in batch.records() {
             let parsed =
                 Event::parse(record).inspect_err(|error| log::warn!("a record is left out: {error}"));
