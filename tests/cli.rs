@@ -53,6 +53,7 @@ fn what_makes_no_sense_for_a_trace_is_refused() {
     assert_usage(&["trace", "-d", "soon"], &["--duration", "soon"]);
     assert_usage(&["trace", "-o", "table"], &["table", "json"]);
     assert_usage(&["trace", "-w", "/nowhere/at/all"], &["--write", "/nowhere/at/all"]);
+    assert_usage(&["trace", "-f", "port http"], &["--filter", "http"]);
     assert_usage(&["trace", "-w", "-", "-o", "json"], &["--output", "-w -"]);
 }
 
@@ -82,6 +83,28 @@ fn the_help_names_every_option_and_loads_nothing() {
         ] {
             assert!(help.contains(option), "{option}:\n{help}");
         }
+    }
+}
+
+#[test]
+fn the_help_of_trace_names_every_option() {
+    let output = dropwatch(&["trace", "--help"]);
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).expect("text");
+    for option in [
+        "--write",
+        "--filter",
+        "--count",
+        "--duration",
+        "--snaplen",
+        "--rate",
+        "--stack",
+        "--output",
+        "--kallsyms",
+        "--ready-file",
+        "--verbose",
+    ] {
+        assert!(help.contains(option), "{option}:\n{help}");
     }
 }
 

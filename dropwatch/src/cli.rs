@@ -31,7 +31,7 @@ pub struct Cli {
 pub enum Command {
     /// Count drops in the kernel and print a sorted report every interval.
     Watch(WatchArgs),
-    /// Show each drop with its packet, live, a line each; or write the packets to a file.
+    /// Show each drop with its packet, live, a line each; -w also writes the packets to a file.
     Trace(TraceArgs),
     /// Run a command, then fail if the drops seen meanwhile break a rule: the CI gate.
     #[command(after_help = CHECK_HELP)]

@@ -16,7 +16,7 @@ pub struct TraceArgs {
     #[arg(short, long, value_name = "EXPR", long_help = FILTER_HELP)]
     pub filter: Option<String>,
     /// Stop after N drops.
-    #[arg(short = 'n', short_alias = 'c', long, value_name = "N")]
+    #[arg(short = 'n', visible_short_alias = 'c', long, value_name = "N")]
     pub count: Option<u64>,
     /// Stop after this long.
     #[arg(short, long, value_name = "DUR")]
