@@ -87,8 +87,13 @@ fn rule_counter(net: &Net) -> u64 {
     count.and_then(|count| count.parse().ok()).expect("a counter")
 }
 
-/// A monitor that finds no type information: not of the kernel, not of its modules.
+/// A monitor that finds no type information.
 fn blind() -> Watch {
+    without_type_information(|| Watch::start(&["-o", "json", "-i", "1h"]))
+}
+
+/// Works where there is no type information: not of the kernel, not of its modules.
+pub fn without_type_information<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let hidden = thread::spawn(|| {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("a mount namespace");
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -96,7 +101,7 @@ fn blind() -> Watch {
         mount(Some("none"), "/sys/kernel/btf", Some("tmpfs"), MsFlags::empty(), None::<&str>)
             .expect("something over /sys/kernel/btf");
         assert_eq!(fs::read_dir("/sys/kernel/btf").expect("a directory").count(), 0);
-        Watch::start(&["-o", "json", "-i", "1h"])
+        work()
     });
     hidden.join().expect("the thread without type information")
 }

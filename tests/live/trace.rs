@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use crate::{
     Test,
+    live::kernels::without_type_information,
     support::{
         self, frames, generator,
         inject::needs,
@@ -45,6 +46,7 @@ pub const TESTS: &[Test] = &[
     ("trace_a_reader_that_goes_away_ends_it_quietly", closed_pipe),
     ("trace_a_rate_is_kept_and_the_rest_is_counted", rate),
     ("trace_any_of_the_signals_leaves_a_valid_file", signals),
+    ("trace_without_type_information_is_refused", without_btf),
     ("trace_a_full_disk_keeps_what_was_before", full_disk),
 ];
 
@@ -376,6 +378,14 @@ fn signals() {
         assert_eq!(captured_on(&path, "lo", &net).len(), 23, "{signal}");
         assert_eq!(pcapng::read(&path).len(), trace.drops.len(), "{signal}");
     }
+}
+
+fn without_btf() {
+    let trace = || Command::new(support::dropwatch()).arg("trace").output().expect("dropwatch runs");
+    let Output { status, stderr, .. } = without_type_information(trace);
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("CONFIG_DEBUG_INFO_BTF=y"), "{said}");
 }
 
 /// A file system of 64 kilobytes, as long as it is held.
