@@ -3,8 +3,8 @@
 //! A drop is a number that travels one way:
 //!
 //! ```text
-//! kernel: skb:kfree_skb - key - per-CPU counters
-//! user:   probe - snapshot - aggregate - resolve (symbols, reasons) - render
+//! kernel: skb:kfree_skb - filter - key - per-CPU counters
+//! user:   probe - snapshot - aggregate - resolve (symbols, reasons, names) - render
 //! ```
 //!
 //! Everything between [`snapshot`] and [`render`] is pure: values in, values out, no I/O.
