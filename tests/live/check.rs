@@ -110,6 +110,10 @@ fn own_status() {
 fn cannot_run() {
     let net = Net::new();
     assert_ends(&output(&net, &[], &["/no/such/program"]), 127, "not found");
+    let judged = output(&net, &["--max", "0", "--expect", "5"], &["/no/such/program"]);
+    assert_ends(&judged, 127, "2 of 2 rules did not hold");
+    let told = String::from_utf8_lossy(&judged.stderr);
+    assert_eq!(told.matches("the command did not run").count(), 2, "{told}");
     // What is executable and does not say what runs it is a script of the shell's.
     let script = std::env::temp_dir().join(format!("dropwatch-script-{}", std::process::id()));
     fs::write(&script, "exit 9\n").expect("a file");

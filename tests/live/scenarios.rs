@@ -1,4 +1,4 @@
-//! The questions that people wrote SystemTap and bpftrace scripts for, answered by two options each.
+//! The questions that people wrote a tracing script for, each answered by two options.
 
 use std::{thread, time::Duration};
 

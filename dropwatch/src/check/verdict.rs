@@ -27,9 +27,17 @@ pub struct Verdict {
     pub lost: u64,
     /// What came of it.
     pub outcome: Outcome,
+    /// Whether the command ran: if not, there was nothing to hold the rule against.
+    pub ran: bool,
 }
 
 impl Verdict {
+    /// Of a rule whose command could not be started.
+    #[must_use]
+    pub fn unjudged(rule: Rule) -> Self {
+        Self { rule, seen: 0, lost: 0, outcome: Outcome::Unknown, ran: false }
+    }
+
     /// Holds a rule against a report of everything.
     #[must_use]
     pub fn new(rule: Rule, report: &Report) -> Self {
@@ -41,19 +49,22 @@ impl Verdict {
             Bound::Expect if seen < rule.drops => Outcome::Broke,
             Bound::Max | Bound::Expect => Outcome::Held,
         };
-        Self { rule, seen, lost, outcome }
+        Self { rule, seen, lost, outcome, ran: true }
     }
 }
 
 /// `FAILED --max 0: 3 drops seen, at most 0 allowed`
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, seen, lost, outcome } = self;
+        let Self { rule, seen, lost, outcome, ran } = self;
         let word = match outcome {
             Outcome::Held => "ok     ",
             Outcome::Broke => "FAILED ",
             Outcome::Unknown => "UNKNOWN",
         };
+        if !ran {
+            return write!(f, "{word} {rule}: the command did not run");
+        }
         let bound = match rule.bound {
             Bound::Max => format!("at most {} allowed", rule.drops),
             Bound::Expect => format!("at least {} expected", rule.drops),
@@ -80,6 +91,12 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Whether it was started at all.
+    #[must_use]
+    pub fn ran(self) -> bool {
+        !matches!(self, Self::NotFound | Self::NotExecutable)
+    }
+
     /// The status a shell would give it.
     #[must_use]
     pub fn status(self) -> u8 {
@@ -184,6 +201,7 @@ mod tests {
             verdict(Bound::Max, "reason=NETFILTER_DROP:0", Ledger::default()),
             verdict(Bound::Expect, "reason=NO_SOCKET:5", Ledger::default()),
             verdict(Bound::Max, "8", LOST),
+            Verdict::unjudged(rule(Bound::Max, "0")),
         ];
         insta::assert_snapshot!(lines.map(|line| line.to_string()).join("\n"));
     }

@@ -55,7 +55,8 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     thread::sleep(config.settle);
     let interval = collector.last_interval()?;
     let report = Report::new(interval, &config.query.by, Limits::default(), &mut names.for_report());
-    let verdicts: Vec<_> = config.rules.iter().cloned().map(|rule| Verdict::new(rule, &report)).collect();
+    let judged = |rule| if ending.ran() { Verdict::new(rule, &report) } else { Verdict::unjudged(rule) };
+    let verdicts: Vec<_> = config.rules.iter().cloned().map(judged).collect();
     let (status, conclusion) = conclusion(ending, &verdicts);
     let command: Vec<_> = config.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let findings = Findings {
@@ -77,7 +78,7 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
 fn scope(config: &CheckConfig) -> String {
     match &config.query.filter {
         None => "the whole host".to_owned(),
-        Some(filter) => filter.to_string(),
+        Some(filter) => format!("the whole host, of those that match '{filter}',"),
     }
 }
 
@@ -117,7 +118,7 @@ fn tell(findings: &Findings<'_>) {
         say(&format!("dropwatch check: {verdict}"));
     }
     let report = findings.report;
-    say(&format!("dropwatch check: drops seen while the command ran ({}):", findings.scope));
+    say(&format!("dropwatch check: drops seen on {} while the command ran:", findings.scope));
     let mut shown = report.clone();
     let rest = shown.rows.split_off(LARGEST.min(shown.rows.len()));
     shown.cut.rows = rest.len() as u64;
