@@ -9,11 +9,19 @@ use crate::maps::{CHAIN_LEVEL, CHAIN_LEVELS, CHAIN_ROOM, CHAINS, NESTED};
 const TRIES: u64 = 4;
 const EEXIST: i32 = -17;
 
-/// The number of the call chain that led here; none if it could not be kept.
+/// Nobody's number.
+pub const NONE: u64 = 0;
+
+/// The number of the call chain that led here, [`NONE`] if it could not be kept.
+///
+/// A plain number, for what an option has not got is not written: kernels before 6.3 refuse to look at it.
 #[inline(always)]
-pub fn number(ctx: &impl EbpfContext) -> Option<u64> {
-    let level = enter()?;
-    let number = CHAIN_ROOM.get_ptr_mut(level).and_then(|room| walk(ctx, room));
+pub fn number(ctx: &impl EbpfContext) -> u64 {
+    let Some(level) = enter() else { return NONE };
+    let number = match CHAIN_ROOM.get_ptr_mut(level) {
+        Some(room) => walk(ctx, room),
+        None => NONE,
+    };
     leave(level);
     number
 }
@@ -48,9 +56,9 @@ fn leave(level: u32) {
 }
 
 #[inline(always)]
-fn walk(ctx: &impl EbpfContext, room: *mut Chain) -> Option<u64> {
+fn walk(ctx: &impl EbpfContext, room: *mut Chain) -> u64 {
     // SAFETY: `room` is a value of a map, as large as the helper is told.
-    let chain = unsafe {
+    unsafe {
         let bytes = bpf_get_stack(
             ctx.as_ptr(),
             (&raw mut (*room).frames).cast(),
@@ -58,38 +66,39 @@ fn walk(ctx: &impl EbpfContext, room: *mut Chain) -> Option<u64> {
             0,
         );
         if bytes <= 0 {
-            return None;
+            return NONE;
         }
         (*room).depth = bytes as u64 / 8;
-        &*room
-    };
-    keep(chain)
+        keep(&*room)
+    }
 }
 
 /// The chain's number: the one it has, or the first free one.
 #[inline(always)]
-fn keep(chain: &Chain) -> Option<u64> {
+fn keep(chain: &Chain) -> u64 {
     let first = hash(chain);
     let mut attempt = 0;
     while attempt < TRIES {
-        // Zero is nobody's number.
         let number = first.wrapping_add(attempt) | 1 << 63;
         let known = match CHAINS.get_ptr(&number) {
             Some(known) => known,
             None => match CHAINS.insert(&number, chain, u64::from(BPF_NOEXIST)) {
-                Ok(()) => return Some(number),
+                Ok(()) => return number,
                 // Another CPU was first, with this chain or another.
-                Err(EEXIST) => CHAINS.get_ptr(&number)?,
-                Err(_) => return None,
+                Err(EEXIST) => match CHAINS.get_ptr(&number) {
+                    Some(known) => known,
+                    None => return NONE,
+                },
+                Err(_) => return NONE,
             },
         };
         // SAFETY: the pointer is a value of a map; chains are never changed.
         if is_same(unsafe { &*known }, chain) {
-            return Some(number);
+            return number;
         }
         attempt += 1;
     }
-    None
+    NONE
 }
 
 /// Mixes all frames; a multiplication spreads each into the high bits, the rotation brings them back.

@@ -57,9 +57,11 @@ fn count_first(rows: &Rows, key: &RowKey) {
 fn fill(key: &mut RowKey, ctx: &BtfTracePointContext, drop: &Drop) {
     // First, while there is one path for the verifier to follow: its loops are long.
     if any(&KEYS, keys::STACK) {
-        match chain::number(ctx) {
-            Some(number) => (key.stack, key.known) = (number, key.known | known::STACK),
-            None => lose(Loss::StackFailed),
+        key.stack = chain::number(ctx);
+        if key.stack == chain::NONE {
+            lose(Loss::StackFailed);
+        } else {
+            key.known |= known::STACK;
         }
     }
     if any(&KEYS, keys::LOCATION) {

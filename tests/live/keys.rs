@@ -212,7 +212,7 @@ fn chains() {
             .collect();
         assert_eq!(functions[0], udp_receiver(), "the drop comes first: {functions:?}");
         // Outwards: from the protocol to the device to the one who sent it.
-        let order = ["process_backlog", "net_rx_action", "__dev_queue_xmit", "udp_sendmsg", "__sys_sendto"];
+        let order = ["process_backlog", "net_rx_action", "ip_send_skb", "udp_sendmsg", "__sys_sendto"];
         let mut found = functions.iter();
         for function in order {
             assert!(found.any(|frame| *frame == function), "{function} in {functions:?}");
