@@ -16,6 +16,7 @@ use crate::{
     support::{
         frames::{self, Packet},
         inject::{tc::shoot, wire::Wire},
+        is_guest,
         net::{CLOSED, Net},
         packets::{Random, Sample},
         udp_receiver,
@@ -103,7 +104,9 @@ fn frames_of_all_kinds() {
         .collect();
     let to = wire.b.hardware_address("vb");
     let sent: Vec<_> = samples.iter().map(|sample| sample.frame(to)).collect();
-    for expressions in EXPRESSIONS.chunks(4) {
+    // Each takes an emulated machine seconds to start.
+    let chunks = if is_guest() { 1 } else { EXPRESSIONS.len() };
+    for expressions in EXPRESSIONS.chunks(4).take(chunks) {
         let started: Vec<_> = expressions
             .iter()
             .map(|expression| {

@@ -243,7 +243,8 @@ fn so_many() {
 
 fn chains() {
     let net = Net::quiet();
-    let watch = Watch::start(&["trace", "-o", "json", "--stack"]);
+    let here = format!("netns {}", net.inum());
+    let watch = Watch::start(&["trace", "-o", "json", "--stack", "-f", &here]);
     net.drop_datagrams(5);
     let trace = Trace::stop(watch);
     assert_eq!(trace.of(&net).count(), 5);
@@ -293,7 +294,8 @@ fn slow_reader() {
     let watch = Watch::start(&["-o", "json", "-i", "100ms"]);
     // Records with room for a chain fill the ring buffer soonest.
     let mut tracing = Watch::start_unread(&["trace", "--stack"]);
-    let (_nets, drops) = flood_all(many(500_000));
+    // More than the batches under way hold.
+    let (_nets, drops) = flood_all(many(500_000).max(40_000));
     // Nobody has read anything up to here.
     thread::sleep(Duration::from_millis(1200));
     let mut stdout = tracing.take_stdout();
