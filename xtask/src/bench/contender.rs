@@ -6,100 +6,159 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, PerCpuArray},
-    programs::{RawTracePoint, raw_trace_point::RawTracePointLink},
+    programs::RawTracePoint,
 };
 
-use super::monitor::Monitor;
+use super::{
+    held::{Link, Program},
+    monitor::Monitor,
+    other::{ONE_LINER, RAW_ONE_LINER, Running, Tool},
+    sender::{SLICE, Sender},
+    tracefs::{self, Enabled, Ftrace},
+};
 use crate::{
     ebpf::{self, Variant},
     workspace,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contender {
-    /// No program: what everything else is compared with.
+/// How often a contender that has to be started for each of its rounds takes part.
+const SELDOM: u32 = 10;
+
+pub struct Contender {
+    /// For programs: never changes.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// It takes part in every so many rounds.
+    pub every: u32,
+    kind: Kind,
+}
+
+enum Kind {
+    /// What everything else is compared with.
     Nothing,
-    /// A program that returns at once.
-    Empty,
-    /// A program that increments a number of its CPU.
-    Array,
-    /// The shipped program, with its monitor waiting for the end of a long interval.
-    Dropwatch,
+    Program(Box<Program>),
+    Ftrace(Ftrace),
+    Perf(Tool),
+}
+
+/// A contender that is attached until this is dropped.
+#[expect(dead_code, reason = "they are held, never looked at")]
+pub enum Attached<'a> {
+    Nothing,
+    Program(Link),
+    Ftrace(Enabled<'a>),
+    Perf(Running),
 }
 
 impl Contender {
-    pub const ALL: [Self; 4] = [Self::Nothing, Self::Empty, Self::Array, Self::Dropwatch];
+    fn new(id: &str, name: impl Into<String>, kind: Kind) -> Self {
+        let every = if matches!(kind, Kind::Perf(_)) { SELDOM } else { 1 };
+        Self { id: id.to_owned(), name: name.into(), every, kind }
+    }
+
+    pub fn nothing() -> Self {
+        Self::new("nothing", "a sent and dropped packet, nothing attached", Kind::Nothing)
+    }
+
+    pub fn attach(&mut self) -> Result<Attached<'_>> {
+        Ok(match &mut self.kind {
+            Kind::Nothing => Attached::Nothing,
+            Kind::Program(program) => Attached::Program(program.attach()?),
+            Kind::Ftrace(ftrace) => Attached::Ftrace(ftrace.enable()?),
+            Kind::Perf(tool) => Attached::Perf(Running::perf(tool)?),
+        })
+    }
+
+    /// dropwatch with these arguments. What is measured is the program that it loaded, after it has counted all of
+    /// a thousand drops, or none if they are to be filtered out.
+    pub fn dropwatch(
+        [id, name]: [&str; 2],
+        path: &Path,
+        args: &[&str],
+        counts: bool,
+        sender: &Sender,
+    ) -> Result<Self> {
+        let mut monitor = Monitor::start(path, "200ms", args)?;
+        // A report that may have begun before the drops, and one that has not.
+        sender.drop_packets(1)?;
+        monitor.report()?;
+        let total = monitor.report()?["total"].as_u64().context("dropwatch's report has no total")?;
+        let enough = if counts { total >= SLICE as u64 } else { total == 0 };
+        ensure!(enough, "dropwatch {args:?} counted {total} of {SLICE} drops");
+        // It is killed, not ended: its maps stay as they are while it watches.
+        let program = Program::of(monitor.pid())?;
+        Ok(Self::new(id, name, Kind::Program(program.into())))
+    }
 }
 
-/// The programs of the contenders, ready to be attached.
-pub struct Programs<'a> {
-    bench: Ebpf,
+/// The benchmark's own programs.
+pub struct Yardsticks {
     drops: PerCpuArray<MapData, u64>,
-    dropwatch: &'a Path,
 }
 
-/// A contender that is attached until this ends.
-pub enum Attached {
-    Nothing,
-    Empty(#[expect(dead_code, reason = "detaches when it is dropped")] RawTracePointLink),
-    /// With what had been counted before.
-    Array(#[expect(dead_code, reason = "detaches when it is dropped")] RawTracePointLink, u64),
-    Dropwatch(Monitor),
-}
-
-impl<'a> Programs<'a> {
-    pub fn load(dropwatch: &'a Path) -> Result<Self> {
+impl Yardsticks {
+    pub fn load() -> Result<(Self, [Contender; 2])> {
         ebpf::build_fresh(Variant::Bench)?;
         let object = workspace::fresh_object(Variant::Bench);
         let object = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
         let mut bench = EbpfLoader::new().load(&object).context("cannot load the benchmark's programs")?;
         let drops = bench.take_map("DROPS").context("the benchmark's object has no map DROPS")?;
-        for name in ["empty", "array"] {
-            program(&mut bench, name)?.load().with_context(|| format!("the kernel refuses `{name}`"))?;
-        }
-        Ok(Self { bench, drops: PerCpuArray::try_from(drops)?, dropwatch })
-    }
-
-    pub fn attach(&mut self, contender: Contender) -> Result<Attached> {
-        Ok(match contender {
-            Contender::Nothing => Attached::Nothing,
-            Contender::Empty => Attached::Empty(self.link("empty")?),
-            Contender::Array => {
-                let before = self.counted()?;
-                Attached::Array(self.link("array")?, before)
-            }
-            Contender::Dropwatch => {
-                let monitor = Monitor::start(self.dropwatch, "1h")?;
-                monitor.settle()?;
-                Attached::Dropwatch(monitor)
-            }
-        })
-    }
-
-    /// Detaches, after making sure that what was to count has counted: other drops of the machine come on top.
-    pub fn detach(&self, attached: Attached, drops: u64) -> Result<()> {
-        let counted = match attached {
-            Attached::Nothing | Attached::Empty(_) => return Ok(()),
-            Attached::Array(_, before) => self.counted()? - before,
-            Attached::Dropwatch(monitor) => monitor.stop()?,
-        };
-        ensure!(counted >= drops, "{drops} packets were dropped but only {counted} counted");
-        Ok(())
-    }
-
-    fn link(&mut self, name: &str) -> Result<RawTracePointLink> {
-        let program = program(&mut self.bench, name)?;
-        let attached = program.attach("kfree_skb").and_then(|id| program.take_link(id));
-        attached.with_context(|| format!("cannot attach `{name}` to skb:kfree_skb"))
+        let contenders = [
+            Contender::new("empty", "an empty program", Kind::Program(program(&mut bench, "empty")?.into())),
+            Contender::new(
+                "array",
+                "an array increment",
+                Kind::Program(program(&mut bench, "array")?.into()),
+            ),
+        ];
+        Ok((Self { drops: PerCpuArray::try_from(drops)? }, contenders))
     }
 
     /// What `array` has counted on all CPUs.
-    fn counted(&self) -> Result<u64> {
+    pub fn counted(&self) -> Result<u64> {
         Ok(self.drops.get(&0, 0).context("cannot read the benchmark's counter")?.iter().sum())
     }
 }
 
-fn program<'a>(bench: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+fn program(bench: &mut Ebpf, name: &str) -> Result<Program> {
     let program = bench.program_mut(name).with_context(|| format!("the object has no program `{name}`"))?;
-    Ok(program.try_into()?)
+    let program: &mut RawTracePoint = program.try_into()?;
+    program.load().with_context(|| format!("the kernel refuses `{name}`"))?;
+    Ok(Program::Raw(RawTracePoint::from_program_info(program.info()?, name.to_owned().into())?))
+}
+
+/// What else there is on this machine; what there is not is said, and left out.
+pub fn others() -> Vec<Contender> {
+    if let Err(error) = tracefs::mount() {
+        eprintln!("skipped: ftrace, bpftrace and perf need tracefs: {error:#}");
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    match Ftrace::new() {
+        Ok(ftrace) => all.push(Contender::new("ftrace", "an enabled ftrace event", Kind::Ftrace(ftrace))),
+        Err(error) => eprintln!("skipped: ftrace: {error:#}"),
+    }
+    if let Some(tool) = Tool::find("bpftrace") {
+        all.extend(bpftrace(&tool, "bpftrace", ONE_LINER));
+        all.extend(bpftrace(&tool, "bpftrace-raw", RAW_ONE_LINER));
+    }
+    if let Some(tool) = Tool::find("perf") {
+        let name = format!("{}, record -a -e skb:kfree_skb", tool.version);
+        all.push(Contender::new("perf", name, Kind::Perf(tool)));
+    }
+    all
+}
+
+/// The program that bpftrace makes of this, unless it cannot.
+fn bpftrace(tool: &Tool, id: &str, one_liner: &str) -> Option<Contender> {
+    let program = Running::bpftrace(tool, one_liner).and_then(|running| Program::of(running.pid()));
+    let name = format!("{}, {}", tool.version, one_liner.split(' ').next().unwrap_or_default());
+    match program {
+        Ok(program) => Some(Contender::new(id, name, Kind::Program(program.into()))),
+        Err(error) => {
+            eprintln!("skipped: {name}: {error:#}");
+            None
+        }
+    }
 }

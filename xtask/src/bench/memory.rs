@@ -11,7 +11,7 @@ const REPORTS: u64 = 20;
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     eprintln!("memory: {REPORTS} reports");
     let sender = Sender::start()?;
-    let mut monitor = Monitor::start(dropwatch, "100ms")?;
+    let mut monitor = Monitor::start(dropwatch, "100ms", &[])?;
     let mut drops = 0;
     for _ in 0..REPORTS {
         sender.drop_packets(1)?;

@@ -2,16 +2,21 @@
 
 mod contender;
 mod cost;
+mod held;
 mod machine;
 mod memory;
 mod monitor;
+mod other;
+mod rounds;
 mod sender;
 mod start;
 mod statistics;
 mod symbols;
 mod table;
+mod tracefs;
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -25,10 +30,11 @@ use table::Figure;
 
 /// How to read the table.
 const NOTES: &str = "\
-a drop more: the least slice of about 2,000 drops of all rounds, minus that with nothing attached; the spread is
-    from the least slice to the first quartile
-round by round: the least slice of a round minus that with nothing attached in the same round, at the median of
-    the rounds; the spread is between the quartiles
++ something: what a drop costs more with it attached: the least slice of about 2,000 drops of all rounds, minus that
+    with nothing attached; the spread is from the least slice to the first quartile
+by round: the least slice of a round minus that with nothing attached in the same round, at the median of the
+    rounds; the spread is between the quartiles
+to array: times what the bare increment of a per-CPU array costs more
 ";
 
 #[derive(Args)]
@@ -36,8 +42,8 @@ pub struct Options {
     /// Measure this alone
     #[arg(long)]
     only: Option<Part>,
-    /// Rounds of each contender in `cost`
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(4..))]
+    /// Rounds of each contender in `cost` and `keys`, unless they take too long
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(4..))]
     rounds: u32,
     /// Write the same figures here, as JSON
     #[arg(long, value_name = "FILE")]
@@ -47,8 +53,10 @@ pub struct Options {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// The time that a drop takes longer
+    /// The time that a drop takes longer, with dropwatch and with other tools
     Cost,
+    /// The time that a drop takes longer with each key, with all, and with a filter
+    Keys,
     /// The time from the start of the program until it counts
     Start,
     /// The memory of the program and of its maps
@@ -61,6 +69,7 @@ impl Part {
     fn measure(self, dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
         match self {
             Self::Cost => cost::measure(dropwatch, rounds),
+            Self::Keys => cost::measure_keys(dropwatch, rounds),
             Self::Start => start::measure(dropwatch),
             Self::Memory => memory::measure(dropwatch),
             Self::Symbols => symbols::measure(),
@@ -76,14 +85,16 @@ pub fn main(options: &Options) -> Result<()> {
     let dropwatch = run::fresh_program(Variant::Shipped)?;
     let machine = Machine::read(&dropwatch)?;
     let parts: &[Part] = options.only.as_ref().map_or(Part::value_variants(), std::slice::from_ref);
-    let mut figures = Vec::new();
+    let (mut tables, mut json) = (String::new(), Vec::new());
     for part in parts {
-        figures
-            .extend(part.measure(&dropwatch, options.rounds).with_context(|| format!("measuring {part:?}"))?);
+        let figures =
+            part.measure(&dropwatch, options.rounds).with_context(|| format!("measuring {part:?}"))?;
+        let _ = write!(tables, "\n{}", table::markdown(&figures));
+        json.extend(table::json(&figures));
     }
-    print!("{machine}\n{}\n{NOTES}", table::markdown(&figures));
+    print!("{machine}{tables}\n{NOTES}");
     if let Some(file) = &options.json {
-        let json = serde_json::json!({ "machine": machine.json(), "figures": table::json(&figures) });
+        let json = serde_json::json!({ "machine": machine.json(), "figures": json });
         fs::write(file, format!("{json:#}\n")).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())

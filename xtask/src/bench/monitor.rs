@@ -38,7 +38,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Starts one that prints JSON every `interval`, and waits until it counts.
-    pub fn start(program: &Path, interval: &str) -> Result<Self> {
+    pub fn start(program: &Path, interval: &str, args: &[&str]) -> Result<Self> {
         let dir = tempfile::tempdir_in(workspace::target()).context("no directory for the ready file")?;
         let ready = dir.path().join("ready");
         // The kernel wakes us: a loop that looks for the file would take the processor the start needs.
@@ -46,7 +46,7 @@ impl Monitor {
         inotify.add_watch(dir.path(), AddWatchFlags::IN_CREATE).context("cannot watch for the ready file")?;
         let mut command = Command::new(program);
         command.args(["--output", "json", "--interval", interval, "--duration", LIFE, "--ready-file"]);
-        command.arg(&ready).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg(&ready).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let before = Instant::now();
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let output = BufReader::new(child.stdout.take().context("no standard output")?);

@@ -11,10 +11,10 @@ const STARTS: usize = 20;
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     eprintln!("start: {STARTS} starts");
     // The first one brings the files into the page cache.
-    Monitor::start(dropwatch, "1h")?.stop()?;
+    Monitor::start(dropwatch, "1h", &[])?.stop()?;
     let mut times = Vec::new();
     for _ in 0..STARTS {
-        let monitor = Monitor::start(dropwatch, "1h")?;
+        let monitor = Monitor::start(dropwatch, "1h", &[])?;
         times.push(monitor.started.as_secs_f64() * 1e3);
         // What it still reads in the background must not delay the next one.
         monitor.settle()?;

@@ -15,10 +15,6 @@ impl Sample {
         Self(values)
     }
 
-    pub fn join(samples: Vec<Self>) -> Self {
-        Self::new(samples.into_iter().flat_map(|sample| sample.0).collect())
-    }
-
     pub fn least(&self) -> f64 {
         self.0[0]
     }

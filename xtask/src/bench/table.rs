@@ -6,57 +6,93 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug)]
 pub struct Figure {
     /// For programs: never changes.
-    pub id: &'static str,
+    pub id: String,
     /// For people.
-    pub name: &'static str,
+    pub name: String,
     pub value: f64,
     pub unit: &'static str,
     /// How far the measurements lie apart, in the same unit.
     pub spread: Option<f64>,
+    /// The value to that of the array increment.
+    pub ratio: Option<f64>,
+    /// The same compared within each round: the median, how far the quartiles lie apart, and the ratio.
+    pub paired: Option<(f64, f64)>,
+    pub paired_ratio: Option<f64>,
 }
 
 impl Figure {
-    pub fn new(id: &'static str, name: &'static str, value: f64, unit: &'static str) -> Self {
-        Self { id, name, value, unit, spread: None }
+    pub fn new(id: impl Into<String>, name: &str, value: f64, unit: &'static str) -> Self {
+        let (id, name) = (id.into(), name.to_owned());
+        Self { id, name, value, unit, spread: None, ratio: None, paired: None, paired_ratio: None }
     }
 
     pub fn with_spread(self, spread: f64) -> Self {
         Self { spread: Some(spread), ..self }
     }
+
+    pub fn with_paired(self, median: f64, middle_half: f64) -> Self {
+        Self { paired: Some((median, middle_half)), ..self }
+    }
+
+    pub fn with_ratios(self, least: f64, paired: f64) -> Self {
+        Self { ratio: Some(least), paired_ratio: Some(paired), ..self }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let cell = |value: Option<f64>, digits| value.map_or_else(String::new, |v| format!("{v:.digits$}"));
+        let (median, middle_half) = self.paired.unzip();
+        vec![
+            self.name.clone(),
+            format!("{:.1}", self.value),
+            self.unit.into(),
+            cell(self.spread, 1),
+            cell(self.ratio, 2),
+            cell(median, 1),
+            cell(middle_half, 1),
+            cell(self.paired_ratio, 2),
+        ]
+    }
 }
 
-/// A Markdown table whose columns are under each other as text, too.
+const HEADER: [&str; 8] =
+    ["measured", "figure", "unit", "spread", "to array", "by round", "spread", "to array"];
+
+/// The columns that are words.
+const WORDS: [usize; 2] = [0, 2];
+
+/// A Markdown table whose columns are under each other as text, too; those that would be empty are left out.
 pub fn markdown(figures: &[Figure]) -> String {
-    let mut rows = vec![["measured", "figure", "unit", "spread"].map(String::from)];
-    rows.extend(figures.iter().map(|figure| {
-        let spread = figure.spread.map_or_else(String::new, |spread| format!("{spread:.1}"));
-        [figure.name.into(), format!("{:.1}", figure.value), figure.unit.into(), spread]
-    }));
-    let [name, value, unit, spread] =
-        [0, 1, 2, 3].map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    let rule = format!(
-        "| {} | {}: | {} | {}: |",
-        "-".repeat(name),
-        "-".repeat(value - 1),
-        "-".repeat(unit),
-        "-".repeat(spread - 1)
-    );
-    let mut lines: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            format!("| {:name$} | {:>value$} | {:unit$} | {:>spread$} |", row[0], row[1], row[2], row[3])
-        })
-        .collect();
-    lines.insert(1, rule);
+    let mut rows = vec![HEADER.map(String::from).to_vec()];
+    rows.extend(figures.iter().map(Figure::cells));
+    let filled = |column: &usize| rows[1..].iter().any(|row| !row[*column].is_empty());
+    let columns: Vec<_> = (0..HEADER.len()).filter(|column| *column < 4 || filled(column)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let line = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
+    let cell = |row: &[String], column: usize| {
+        let (cell, width) = (&row[column], width(column));
+        if WORDS.contains(&column) { format!("{cell:width$}") } else { format!("{cell:>width$}") }
+    };
+    let rule = |column: usize| {
+        let width = width(column);
+        if WORDS.contains(&column) { "-".repeat(width) } else { format!("{}:", "-".repeat(width - 1)) }
+    };
+    let mut lines: Vec<_> =
+        rows.iter().map(|row| line(columns.iter().map(|&column| cell(row, column)).collect())).collect();
+    lines.insert(1, line(columns.iter().map(|&column| rule(column)).collect()));
     lines.join("\n") + "\n"
 }
 
-pub fn json(figures: &[Figure]) -> Value {
-    let all = figures.iter().map(|figure| {
-        let Figure { id, name, value, unit, spread } = figure;
-        json!({ "id": id, "name": name, "value": value, "unit": unit, "spread": spread })
-    });
-    all.collect()
+pub fn json(figures: &[Figure]) -> Vec<Value> {
+    let one = |figure: &Figure| {
+        let Figure { id, name, value, unit, spread, ratio, paired, paired_ratio } = figure;
+        json!({
+            "id": id, "name": name, "value": value, "unit": unit, "spread": spread, "ratio": ratio,
+            "paired": paired.map(|(median, spread)| {
+                json!({ "median": median, "spread": spread, "ratio": paired_ratio })
+            }),
+        })
+    };
+    figures.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -80,6 +116,19 @@ mod tests {
 | memory           | 29000.0 | KiB  |        |
 ";
         assert_eq!(markdown(&figures()), expected);
+    }
+
+    /// What one row has, all rows leave room for.
+    #[test]
+    fn ratios_have_columns_of_their_own() {
+        let [first, second] = figures();
+        let expected = "\
+| measured         |  figure | unit | spread | to array | by round | spread | to array |
+| ---------------- | ------: | ---- | -----: | -------: | -------: | -----: | -------: |
+| an empty program |    22.0 | ns   |    0.5 |     0.90 |     23.0 |    1.5 |     0.80 |
+| memory           | 29000.0 | KiB  |        |          |          |        |          |
+";
+        assert_eq!(markdown(&[first.with_paired(23.0, 1.5).with_ratios(0.9, 0.8), second]), expected);
     }
 
     /// Programs get the figures as measured, and a spread that was not measured as such.

@@ -1,0 +1,120 @@
+//! The tools that dropwatch is compared with: found, named by their versions, started and ended.
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::Pid;
+
+use super::held;
+use crate::command;
+
+/// What people count drops with.
+pub const ONE_LINER: &str = "tracepoint:skb:kfree_skb { @[args->location, args->reason] = count(); }";
+
+/// The same without the kernel's record of the event.
+pub const RAW_ONE_LINER: &str = "rawtracepoint:kfree_skb { @[arg1, arg2] = count(); }";
+
+/// A start that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// From having opened what it needs to being at work.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// A program of this machine.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    path: PathBuf,
+    /// As it names itself: `bpftrace v0.17.0`.
+    pub version: String,
+}
+
+impl Tool {
+    /// Says so if there is none.
+    pub fn find(name: &str) -> Option<Self> {
+        let version = |path: &PathBuf| command::output(Command::new(path).arg("--version"));
+        let found = command::find(name).and_then(|path| version(&path).ok().map(|version| (path, version)));
+        let Some((path, version)) = found else {
+            eprintln!("skipped: {name} is not installed");
+            return None;
+        };
+        Some(Self { path, version: version.trim().to_owned() })
+    }
+
+    pub fn command(&self) -> Command {
+        Command::new(&self.path)
+    }
+}
+
+/// One that runs; it is killed when this is dropped.
+pub struct Running(Child);
+
+impl Running {
+    /// bpftrace, once its program is in the kernel.
+    pub fn bpftrace(tool: &Tool, one_liner: &str) -> Result<Self> {
+        // It first loads others for a moment, to see what the kernel can do.
+        let mut before = Vec::new();
+        Self::start(tool.command().args(["-e", one_liner]), |proc| {
+            let now = held::loaded_by(&proc.join("fdinfo")).unwrap_or_default();
+            let stays = !now.is_empty() && now == before;
+            before = now;
+            stays
+        })
+    }
+
+    /// `perf record`, once it has opened the event.
+    pub fn perf(tool: &Tool) -> Result<Self> {
+        let mut command = tool.command();
+        command.args(["record", "-q", "-a", "-e", "skb:kfree_skb", "-o", "/dev/null"]);
+        Self::start(&mut command, |proc| opened(proc, "anon_inode:[perf_event]"))
+    }
+
+    fn start(command: &mut Command, mut ready: impl FnMut(&Path) -> bool) -> Result<Self> {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().with_context(|| format!("cannot start `{}`", command::line(command)))?;
+        let mut running = Self(child);
+        let proc = PathBuf::from(format!("/proc/{}", running.pid()));
+        let start = Instant::now();
+        while !ready(&proc) {
+            running.check()?;
+            ensure!(start.elapsed() < PATIENCE, "`{}` does not begin", command::line(command));
+            thread::sleep(Duration::from_millis(30));
+        }
+        thread::sleep(SETTLE);
+        running.check()?;
+        Ok(running)
+    }
+
+    /// Fails if it has ended, with what it complained of.
+    pub fn check(&mut self) -> Result<()> {
+        let Some(status) = self.0.try_wait().context("cannot ask for a status")? else { return Ok(()) };
+        let mut complaint = String::new();
+        if let Some(stderr) = &mut self.0.stderr {
+            let _ = stderr.read_to_string(&mut complaint);
+        }
+        bail!("it ended ({status}): {}", complaint.trim_end().lines().last().unwrap_or_default());
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id().cast_signed())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a process has a descriptor of this.
+fn opened(proc: &Path, what: &str) -> bool {
+    let Ok(descriptors) = fs::read_dir(proc.join("fd")) else { return false };
+    descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == Path::new(what)))
+}
