@@ -2,11 +2,14 @@
 
 mod contender;
 mod cost;
+mod growth;
 mod held;
 mod machine;
 mod memory;
 mod monitor;
 mod other;
+mod peak;
+mod ready;
 mod rounds;
 mod sender;
 mod start;
@@ -59,6 +62,12 @@ enum Part {
     Keys,
     /// The time from the start of the program until it counts
     Start,
+    /// The processor time of reports, by their number of rows
+    Growth,
+    /// What it does between reports
+    Idle,
+    /// The rate at which all processors can drop
+    Peak,
     /// The memory of the program and of its maps
     Memory,
     /// The time until the first address has a name
@@ -71,6 +80,9 @@ impl Part {
             Self::Cost => cost::measure(dropwatch, rounds),
             Self::Keys => cost::measure_keys(dropwatch, rounds),
             Self::Start => start::measure(dropwatch),
+            Self::Growth => growth::measure(dropwatch),
+            Self::Idle => growth::measure_idle(dropwatch),
+            Self::Peak => peak::measure(dropwatch),
             Self::Memory => memory::measure(dropwatch),
             Self::Symbols => symbols::measure(),
         }

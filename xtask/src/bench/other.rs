@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::held;
 use crate::command;
@@ -103,6 +106,15 @@ impl Running {
 
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.0.id().cast_signed())
+    }
+
+    /// Interrupts it and returns what it printed.
+    pub fn stop(mut self) -> Result<String> {
+        kill(self.pid(), Signal::SIGINT).context("cannot interrupt it")?;
+        let mut text = String::new();
+        let output = self.0.stdout.as_mut().context("no standard output")?;
+        output.read_to_string(&mut text).context("cannot read what it printed")?;
+        Ok(text)
     }
 }
 

@@ -45,9 +45,19 @@ const SET_UP: [&str; 6] = [
 /// A classifier of one instruction: return 2, `TC_ACT_SHOT`, for all that leaves the device. tc reads decimal only.
 const FILTER: [&str; 9] = ["filter", "add", "dev", "out", "egress", "bpf", "da", "bytecode", "1,6 0 0 2,"];
 
+/// Destination ports of one source port in [`Sender::spread`].
+const PORTS: usize = 50_000;
+
+enum Request {
+    /// So many times [`SLICE`] packets, timed.
+    Slices(usize),
+    /// So many packets, no two of which have the same ports.
+    Spread(usize),
+}
+
 /// A thread in a namespace of its own, on one processor; both end when this is dropped.
 pub struct Sender {
-    counts: Option<SyncSender<usize>>,
+    counts: Option<SyncSender<Request>>,
     times: Receiver<Result<Vec<Duration>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,7 +76,16 @@ impl Sender {
 
     /// Drops exactly so many times [`SLICE`] packets, and returns the processor time of each slice.
     pub fn drop_packets(&self, slices: usize) -> Result<Vec<Duration>> {
-        let asked = self.counts.as_ref().is_some_and(|counts| counts.send(slices).is_ok());
+        self.ask(Request::Slices(slices))
+    }
+
+    /// Drops one packet for each of so many pairs of ports.
+    pub fn spread(&self, pairs: usize) -> Result<()> {
+        self.ask(Request::Spread(pairs)).map(drop)
+    }
+
+    fn ask(&self, request: Request) -> Result<Vec<Duration>> {
+        let asked = self.counts.as_ref().is_some_and(|counts| counts.send(request).is_ok());
         let answer = self.times.recv();
         ensure!(asked || answer.is_ok(), "the sending thread ended");
         answer.context("the sending thread ended")?
@@ -83,7 +102,7 @@ impl Drop for Sender {
 }
 
 /// The thread: makes the namespace, then drops as often as asked.
-fn serve(requests: &Receiver<usize>, answers: &SyncSender<Result<Vec<Duration>>>) {
+fn serve(requests: &Receiver<Request>, answers: &SyncSender<Result<Vec<Duration>>>) {
     let socket = match set_up() {
         Ok(socket) => socket,
         Err(error) => {
@@ -91,17 +110,27 @@ fn serve(requests: &Receiver<usize>, answers: &SyncSender<Result<Vec<Duration>>>
             return;
         }
     };
-    for slices in requests {
-        if answers.send(timed(&socket, slices)).is_err() {
+    for request in requests {
+        let answer = match request {
+            Request::Slices(slices) => timed(&socket, slices),
+            Request::Spread(pairs) => spread(pairs).map(|()| Vec::new()),
+        };
+        if answers.send(answer).is_err() {
             return;
         }
     }
 }
 
 fn set_up() -> Result<UdpSocket> {
-    unshare(CloneFlags::CLONE_NEWNET).context("no network namespace")?;
+    namespace()?;
     pin().context("cannot stay on one processor")?;
     take_precedence();
+    UdpSocket::bind("192.0.2.1:0").context("no socket")
+}
+
+/// Moves this thread to a network namespace from which nothing gets out.
+pub fn namespace() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("no network namespace")?;
     // Its neighbour discovery would be dropped as well, and counted. It may be absent altogether.
     let _ = fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
     for line in SET_UP {
@@ -109,16 +138,24 @@ fn set_up() -> Result<UdpSocket> {
         let mut program = Command::new(words.next().unwrap_or_default());
         command::output(program.args(words))?;
     }
-    command::output(Command::new("tc").args(FILTER))?;
-    UdpSocket::bind("192.0.2.1:0").context("no socket")
+    command::output(Command::new("tc").args(FILTER)).map(drop)
 }
 
 /// Keeps this thread on the last processor it may use: the first one has the machine's interrupts.
 fn pin() -> Result<()> {
+    pin_to(*processors()?.last().context("no processor is allowed")?)
+}
+
+/// Those that this thread may use.
+pub fn processors() -> Result<Vec<usize>> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let last = (0..CpuSet::count()).rfind(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    Ok((0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect())
+}
+
+/// Keeps this thread on one processor.
+pub fn pin_to(processor: usize) -> Result<()> {
     let mut one = CpuSet::new();
-    one.set(last.context("no processor is allowed")?)?;
+    one.set(processor)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
@@ -147,27 +184,60 @@ fn timed(socket: &UdpSocket, slices: usize) -> Result<Vec<Duration>> {
 
 /// Processor time of this thread: the kernel works for it until the packet is dropped, and what others do on the
 /// processor meanwhile does not count.
-fn processor_time() -> Result<Duration> {
+pub fn processor_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("no processor time")?.into())
 }
 
-fn send(socket: &UdpSocket, count: usize) -> Result<()> {
+pub fn send(socket: &UdpSocket, count: usize) -> Result<()> {
     let to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
     let to = [Some(SockaddrIn::from(to)); BATCH];
-    let payloads = [[IoSlice::new(b"x")]; BATCH];
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
     let mut left = count;
     while left > 0 {
-        let some = left.min(BATCH);
-        let fd = socket.as_raw_fd();
-        let sent = sendmmsg(fd, &mut headers, &payloads[..some], &to[..some], [], MsgFlags::empty());
-        left -= sent.context("cannot send")?.count();
+        left -= send_batch(socket, &mut headers, &to[..left.min(BATCH)])?;
     }
     Ok(())
 }
 
+/// Sends a datagram to each of these, at most [`BATCH`], and returns how many of them were sent.
+fn send_batch(
+    socket: &UdpSocket,
+    headers: &mut MultiHeaders<SockaddrIn>,
+    to: &[Option<SockaddrIn>],
+) -> Result<usize> {
+    let payloads = [[IoSlice::new(b"x")]; BATCH];
+    let sent = sendmmsg(socket.as_raw_fd(), headers, &payloads[..to.len()], to, [], MsgFlags::empty());
+    Ok(sent.context("cannot send")?.count())
+}
+
+/// From as many sockets as it takes, and has the kernel confirm that each datagram was dropped.
+fn spread(pairs: usize) -> Result<()> {
+    let before = dropped()?;
+    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+    let mut to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
+    for first in (0..pairs).step_by(PORTS) {
+        // The same source port each time: a new one would be another key.
+        let socket =
+            UdpSocket::bind(("192.0.2.1", u16::try_from(20_000 + first / PORTS)?)).context("no socket")?;
+        let ports = 1..=u16::try_from(PORTS.min(pairs - first))?;
+        let all: Vec<_> = ports
+            .map(|port| {
+                to.set_port(port);
+                Some(SockaddrIn::from(to))
+            })
+            .collect();
+        for batch in all.chunks(BATCH) {
+            let sent = send_batch(&socket, &mut headers, batch)?;
+            ensure!(sent == batch.len(), "only {sent} of {} datagrams were sent", batch.len());
+        }
+    }
+    let dropped = dropped()? - before;
+    ensure!(dropped == pairs as u64, "{pairs} datagrams were sent but {dropped} packets dropped");
+    Ok(())
+}
+
 /// What the classifier has dropped so far, as the kernel counts it.
-fn dropped() -> Result<u64> {
+pub fn dropped() -> Result<u64> {
     let mut tc = Command::new("tc");
     let text = command::output(tc.args(["-statistics", "-json", "qdisc", "show", "dev", "out"]))?;
     let qdiscs: serde_json::Value = serde_json::from_str(&text).context("tc printed no JSON")?;

@@ -19,6 +19,10 @@ impl Sample {
         self.0[0]
     }
 
+    pub fn most(&self) -> f64 {
+        self.0[self.0.len() - 1]
+    }
+
     pub fn median(&self) -> f64 {
         self.0[self.0.len() / 2]
     }

@@ -14,8 +14,11 @@ use crate::command;
 const TRACEFS: &str = "/sys/kernel/tracing";
 const EVENT: &str = "events/skb/kfree_skb";
 
-/// Mounts it for this thread and what it starts alone: the machine stays as it was.
+/// Mounts it, if it is not, for this thread and what it starts alone: the machine stays as it was.
 pub fn mount() -> Result<()> {
+    if Path::new(TRACEFS).join(EVENT).exists() {
+        return Ok(());
+    }
     unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace")?;
     command::output(Command::new("mount").args(["--make-rprivate", "/"]))?;
     command::output(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))?;
