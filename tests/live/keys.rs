@@ -17,6 +17,7 @@ use crate::{
     Test,
     support::{
         frames::{self, IPV4, Packet, VLAN},
+        is_guest,
         net::{CLOSED, Net},
         udp_receiver,
         watch::{Reports, Watch},
@@ -34,6 +35,7 @@ pub const TESTS: &[Test] = &[
     ("call_chains_start_at_the_drop", chains),
     ("folded_chains_add_up", folded),
     ("keys_come_and_go_for_longer_than_the_map_is_large", churn),
+    ("rows_replaced_in_a_flood_lose_nothing", replaced_in_a_flood),
     ("a_chain_does_not_fit_and_is_counted", max_rows_with_chains),
 ];
 
@@ -268,6 +270,27 @@ fn churn() {
         assert_eq!(rows().filter_map(|row| row["count"].as_u64()).sum::<u64>(), expected, "port {port}");
         assert_eq!(rows().last().expect("a row")["total"], expected, "its total, port {port}");
     }
+}
+
+/// With room for two rows, every report puts a fresh map in place of the one that all CPUs count in.
+fn replaced_in_a_flood() {
+    let each = if is_guest() { 20_000 } else { 500_000 };
+    let nets: Vec<_> =
+        (0..thread::available_parallelism().map_or(2, usize::from)).map(|_| Net::quiet()).collect();
+    let filter = nets.iter().map(|net| format!("netns {}", net.inum())).collect::<Vec<_>>().join(" or ");
+    let watch = Watch::start(&["-o", "json", "-i", "10ms", "-b", "dport", "--max-rows", "2", "-f", &filter]);
+    thread::scope(|scope| {
+        for net in &nets {
+            scope.spawn(|| net.flood(each));
+        }
+    });
+    let drops: u64 = nets.iter().map(Net::no_ports).sum();
+    let reports = watch.stop();
+    let lost: u64 =
+        ["map_full", "update_failed", "recursion_missed"].map(|word| reports.lost(word)).iter().sum();
+    assert_eq!(count(&reports, |row| row["dport"] == CLOSED) + lost, drops, "{lost} in the ledger");
+    let row = reports.rows().last().expect("a row");
+    assert_eq!(row["total"].as_u64().map(|total| total + lost), Some(drops), "{row}");
 }
 
 fn max_rows_with_chains() {
