@@ -239,6 +239,7 @@ struct Like {
     reasons: Vec<&'static str>,
     locations: Vec<&'static str>,
     module: Option<&'static str>,
+    placed: bool,
     iface: Option<&'static str>,
     netns: Option<u64>,
     flow: Option<Flow>,
@@ -255,8 +256,8 @@ impl Like {
         // What is not a module is part of the kernel.
         let module =
             expected.module.filter(|module| Path::new("/sys/module").join(module).join("initstate").exists());
-        let Expected { count, iface, netns, flow, .. } = *expected;
-        Self { count, reasons, locations, module, iface, netns, flow }
+        let Expected { count, placed, iface, netns, flow, .. } = *expected;
+        Self { count, reasons, locations, module, placed, iface, netns, flow }
     }
 
     fn count_in(&self, drops: &Drops) -> u64 {
@@ -265,6 +266,11 @@ impl Like {
 
     /// Whether the drop is on that device of that namespace, of a packet of that flow.
     fn is_from(&self, drop: &Drop) -> bool {
+        if !self.placed {
+            return drop.iface.is_none()
+                && drop.netns.is_none()
+                && self.flow.is_none_or(|flow| drop.flow.is(&flow));
+        }
         self.iface.is_none_or(|iface| drop.iface.as_deref() == Some(iface))
             && self.netns.is_none_or(|netns| drop.netns == Some(netns))
             && self.flow.is_none_or(|flow| drop.flow.is(&flow))

@@ -68,6 +68,13 @@ impl Prepared {
         Self { expected: self.expected.filter(|_| is_told), ..self }
     }
 
+    /// For what TCP refuses when it is about to queue it: such a packet has lost its route already. Where the
+    /// tracepoint does not tell the socket either (before 6.11), nothing tells the namespace.
+    fn queued_by_tcp(self) -> Self {
+        let placed = needs::tracepoint_tells_socket();
+        Self { expected: self.expected.map(|expected| Expected { placed, ..expected }), ..self }
+    }
+
     /// With something that has to outlive the drops.
     fn keeping(self, kept: impl Send + Sync + 'static) -> Self {
         let Self { expected, act } = self;
@@ -91,6 +98,8 @@ pub struct Expected {
     pub locations: &'static [&'static str],
     /// The module where the functions are not part of the kernel proper.
     pub module: Option<&'static str>,
+    /// Whether there is anything that tells the device or the namespace.
+    pub placed: bool,
     pub iface: Option<&'static str>,
     pub netns: Option<u64>,
     pub flow: Option<Flow>,
@@ -98,7 +107,17 @@ pub struct Expected {
 
 impl Expected {
     fn new(count: u64, reason: &'static str, locations: &'static [&'static str]) -> Self {
-        Self { count, reason, older: &[], locations, module: None, iface: None, netns: None, flow: None }
+        Self {
+            count,
+            reason,
+            older: &[],
+            locations,
+            module: None,
+            placed: true,
+            iface: None,
+            netns: None,
+            flow: None,
+        }
     }
 
     /// On this device of this namespace.

@@ -9,6 +9,8 @@ use std::{
     sync::LazyLock,
 };
 
+use dropwatch::btf::{self, Btf};
+
 use super::sys::{self, Hook, Kind};
 use crate::support::net::Net;
 
@@ -142,4 +144,14 @@ pub fn kernel_is_before(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
     (numbers.next().expect("a number"), numbers.next().expect("a second one")) < (major, minor)
+}
+
+/// Whether `skb:kfree_skb` says which socket a packet was for (Linux 6.11).
+pub fn tracepoint_tells_socket() -> bool {
+    static TELLS: LazyLock<bool> = LazyLock::new(|| {
+        let bytes = btf::read_vmlinux().expect("the kernel's type information");
+        let types = Btf::parse(&bytes).expect("the kernel's type information");
+        types.tracepoint_args("kfree_skb").is_some_and(|arguments| arguments > 3)
+    });
+    *TELLS
 }

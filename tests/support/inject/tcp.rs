@@ -8,7 +8,10 @@ use std::{
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 
-use super::{A, B, Case, Expected, Prepared, sys, wire::Wire};
+use super::{
+    A, B, Case, Expected, Prepared, sys,
+    wire::{Wire, eventually},
+};
 use crate::support::frames::{ACK, Packet, SOURCE_PORT, Tcp};
 
 pub const CASES: &[Case] = &[
@@ -82,15 +85,23 @@ const PLACES: &[&str] = &[
     "tcp_v4_do_rcv",
 ];
 
+/// Sent before anything made up is.
+const DATA: &[u8] = b"hello";
+
 fn between(count: u64, beside: Beside, reason: &'static str) -> Prepared {
     let wire = Wire::new();
     let connection = Connection::new(&wire);
-    (&connection.peer).write_all(b"hello").expect("data is sent");
+    (&connection.peer).write_all(DATA).expect("data is sent");
+    // What is beside it can be told once it has arrived.
+    eventually("data is received", || {
+        connection.accepted.peek(&mut [0; 8]).is_ok_and(|received| received == DATA.len())
+    });
     let packet = connection.segment(beside);
     // Of these two, kernels before 6.3 say the one.
     let older: &[_] = if reason == "TCP_OLD_SEQUENCE" { &["TCP_INVALID_SEQUENCE"] } else { &[] };
     let expected = Expected { older, ..Expected::new(count, reason, PLACES) };
-    wire.packets(&packet, expected).keeping(connection).told_by_tcp()
+    let prepared = wire.packets(&packet, expected).keeping(connection).told_by_tcp();
+    if reason == "TCP_OLD_DATA" { prepared.queued_by_tcp() } else { prepared }
 }
 
 fn out_of_order(count: u64) -> Prepared {
@@ -100,5 +111,5 @@ fn out_of_order(count: u64) -> Prepared {
     // The first one waits for what is missing.
     wire.send(&packet, 1);
     let expected = Expected::new(count, "TCP_OFOMERGE", PLACES);
-    wire.packets(&packet, expected).keeping(connection).told_by_tcp()
+    wire.packets(&packet, expected).keeping(connection).told_by_tcp().queued_by_tcp()
 }
