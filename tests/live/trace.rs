@@ -334,7 +334,14 @@ fn closed_pipe() {
         drop(stdout);
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(500) {
-            net.drop_datagrams(1000);
+            if is_guest() {
+                // A processor that QEMU emulates can run into the tracepoint while the kernel is taking the probe off
+                // it (seen once: "Oops: int3"): there, drops come in pauses.
+                net.drop_datagrams(10);
+                thread::sleep(Duration::from_millis(100));
+            } else {
+                net.drop_datagrams(1000);
+            }
         }
         let ended = watch.wait();
         assert!(ended.status.success(), "{ended:?}");
