@@ -12,7 +12,7 @@ pub mod ipv6;
 pub mod needs;
 pub mod netfilter;
 pub mod socket;
-mod sys;
+pub mod sys;
 pub mod tc;
 pub mod tcp;
 pub mod transport;
