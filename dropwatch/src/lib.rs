@@ -21,6 +21,7 @@ pub mod count_map;
 pub mod failure;
 pub mod filter;
 pub mod forward;
+mod groundwork;
 pub mod host;
 pub mod kallsyms;
 pub mod keys;

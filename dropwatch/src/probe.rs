@@ -1,10 +1,10 @@
 //! The probe in the kernel: load, attach, read, detach.
 
-use std::{fs, io, os::fd::AsFd as _, path::Path};
+use std::{io, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, MapError},
     programs::{
         BtfTracePoint, ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink,
@@ -18,11 +18,11 @@ use dropwatch_common::{
 };
 
 use crate::{
-    btf,
     count_map::{Counters, Drops, Rows},
     filter::Filter,
+    groundwork::{KernelTypes, beside_loader, drops_nest},
     keys::Key,
-    offsets::{KernelLayout, Missing},
+    offsets::KernelLayout,
     references::Resolver,
     snapshot::{Losses, Snapshot},
     sys::{self, ProgramStats},
@@ -127,32 +127,35 @@ impl Probe {
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
     pub fn attach(config: &ProbeConfig) -> Result<Self> {
-        let nested = !guards_recursion();
-        log::debug!("drops can nest on this kernel: {nested}");
-        if config.is_plain() {
-            Self::attach_plain(config, nested)
-        } else {
-            Self::attach_typed(config, nested)
-        }
-        .map_err(|error| explain(error, config))
+        if config.is_plain() { Self::attach_plain(config) } else { Self::attach_typed(config) }
+            .map_err(|error| explain(error, config))
     }
 
     /// The kernel itself says whether the tracepoint has a `reason` argument: a program that could read a
     /// missing argument is refused at attach. That needs no BTF and trusts no version.
-    fn attach_plain(config: &ProbeConfig, nested: bool) -> Result<Self> {
-        match Self::attach_variant(config, nested, true) {
+    fn attach_plain(config: &ProbeConfig) -> Result<Self> {
+        let (loader, nested) = beside_loader(drops_nest);
+        log::debug!("drops can nest on this kernel: {nested}");
+        match Self::attach_variant(config, loader, nested, true) {
             Err(error) if is_missing_argument(&error) => {
                 log::debug!("the tracepoint has no reason argument");
-                Self::attach_variant(config, nested, false)
+                Self::attach_variant(config, EbpfLoader::new(), nested, false)
             }
             probe => probe,
         }
     }
 
-    fn attach_variant(config: &ProbeConfig, nested: bool, has_reason: bool) -> Result<Self> {
+    fn attach_variant(
+        config: &ProbeConfig,
+        loader: EbpfLoader<'static>,
+        nested: bool,
+        has_reason: bool,
+    ) -> Result<Self> {
         // The cache is room beside the rows asked for: who asks for fewer than it has means it.
         let cached = !nested && config.max_rows as usize > cache::SLOTS;
-        let mut ebpf = EbpfLoader::new()
+        // Of a life of its own, as long as what it borrows here.
+        let mut loader = loader;
+        let mut ebpf = loader
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::NESTED, &u8::from(nested), true)
             .override_global(names::CACHED, &u8::from(cached), true)
@@ -168,14 +171,18 @@ impl Probe {
     }
 
     /// The program reads structures of the kernel, where its type information says they are.
-    fn attach_typed(config: &ProbeConfig, nested: bool) -> Result<Self> {
-        let KernelLayout { offsets, arguments } = kernel_layout()?;
+    fn attach_typed(config: &ProbeConfig) -> Result<Self> {
+        let read =
+            || KernelTypes::read("keys and filters beyond location and reason take", KernelLayout::read);
+        let (mut loader, types) = beside_loader(read);
+        let KernelTypes { layout: KernelLayout { offsets, arguments }, nested, btf } = types?;
+        log::debug!("drops can nest on this kernel: {nested}");
         let has_reason = arguments > 2;
         let keys = config.keys();
         let filter = config.filter.as_ref();
         let rules = filter.map_or_else(RuleTable::default, |filter| filter.table);
         let sets = filter.map_or(&[][..], |filter| &filter.sets);
-        let mut ebpf = EbpfLoader::new()
+        let mut ebpf = loader
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
             .override_global(names::NESTED, &u8::from(nested), true)
@@ -191,7 +198,6 @@ impl Probe {
             .load(OBJECT)?;
         let counters = Counters::Rows(Rows::new(take(&mut ebpf, names::ROWS)?, config.max_rows)?);
         let ranges = ranges(&mut ebpf, sets)?;
-        let btf = Btf::from_sys_fs()?;
         let program: &mut BtfTracePoint = program(&mut ebpf, names::COUNT_ROW)?.try_into()?;
         program.load(TRACEPOINT, &btf)?;
         if let Some(instructions) = program.info().ok().and_then(|info| info.verified_instruction_count()) {
@@ -278,36 +284,6 @@ pub(crate) fn ranges(ebpf: &mut Ebpf, sets: &[RangeSet]) -> Result<Array<MapData
         ranges.set(number, *set, 0)?;
     }
     Ok(ranges)
-}
-
-/// Where the kernel keeps what the probe reads.
-fn kernel_layout() -> Result<KernelLayout> {
-    from_kernel_types("keys and filters beyond location and reason take", KernelLayout::read)
-}
-
-/// What the kernel's type information says; without it, who takes it, and what kernel it takes.
-pub(crate) fn from_kernel_types<T>(
-    who_takes: &str,
-    read: impl FnOnce(&btf::Btf<'_>) -> Result<T, Missing>,
-) -> Result<T> {
-    let path = Path::new(btf::DIRECTORY).join(btf::VMLINUX);
-    let bytes = btf::read_vmlinux().with_context(|| {
-        format!(
-            "{who_takes} the kernel's type information, {}: it takes a kernel with CONFIG_DEBUG_INFO_BTF=y",
-            path.display()
-        )
-    })?;
-    let btf = btf::Btf::parse(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    read(&btf).with_context(|| format!("cannot use {}", path.display()))
-}
-
-/// Whether the kernel keeps a raw tracepoint's program from interrupting itself (Linux 6.1).
-///
-/// The commit that added the guard made this function global, so the type information of exactly those
-/// kernels names it. Without type information the answer is no: counting atomically is right everywhere.
-pub(crate) fn guards_recursion() -> bool {
-    fs::read("/sys/kernel/btf/vmlinux")
-        .is_ok_and(|btf| memchr::memmem::find(&btf, b"\0bpf_prog_inc_misses_counter\0").is_some())
 }
 
 /// Whether attaching failed because the program reads an argument that the tracepoint does not have.

@@ -26,7 +26,6 @@ use crate::{
     preflight::{self, Needs},
     render::{Style, renderer},
     report::{Limits, Report},
-    symbols::Symbols,
 };
 
 /// Rows shown after the verdicts.
@@ -46,8 +45,7 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     let source = symbol_source(config.kallsyms.as_deref())?;
     // Before any thread is started, which would take what is meant for the command.
     let signals = Forwarder::block()?;
-    let symbols = Symbols::start(source);
-    let (probe, probe_config) = attach(&config.query, &symbols)?;
+    let (probe, probe_config, symbols) = attach(&config.query, source)?;
     let mut names = KernelNames::new(symbols, probe.has_reason());
     let mut collector = Collector::new(probe, probe_config, false);
 

@@ -4,7 +4,7 @@ pub mod check;
 pub mod trace;
 pub mod watch;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode};
 
 use aya::maps::{Array, MapData};
 use dropwatch_common::probe::RangeSet;
@@ -78,39 +78,43 @@ fn symbol_source(file: Option<&Path>) -> Result<KallsymsSource, Refusal> {
     Ok(KallsymsSource::Saved(saved))
 }
 
-/// Attaches a probe that counts what was asked for.
+/// Attaches a probe that counts what was asked for, and starts reading symbols.
 ///
 /// # Errors
 /// What cannot be done here.
-fn attach(query: &Query, symbols: &Symbols) -> Result<(Probe, ProbeConfig), Refusal> {
+fn attach(query: &Query, source: KallsymsSource) -> Result<(Probe, ProbeConfig, Symbols), Refusal> {
     let Query { by, max_rows, filter } = query;
     let probe = |filter| {
         let config = ProbeConfig { by: by.clone(), max_rows: *max_rows, filter };
         Ok((Probe::attach(&config)?, config))
     };
-    attach_filtered(filter.as_ref(), symbols, probe, |(probe, _)| probe.take_ranges())
+    let ((probe, config), symbols) =
+        attach_filtered(filter.as_ref(), source, probe, |(probe, _)| probe.take_ranges())?;
+    Ok((probe, config, symbols))
 }
 
 /// Attaches a probe with a filter, and keeps what the filter's names mean up to date.
+///
+/// Symbols are read once drops are counted, unless a filter needs them first.
 ///
 /// # Errors
 /// What cannot be done here.
 fn attach_filtered<P>(
     filter: Option<&Filter>,
-    symbols: &Symbols,
+    source: KallsymsSource,
     attach: impl FnOnce(Option<KernelFilter>) -> anyhow::Result<P>,
     take_ranges: impl FnOnce(&mut P) -> Option<Array<MapData, RangeSet>>,
-) -> Result<P, Refusal> {
-    let Some(filter) = filter else { return Ok(attach(None)?) };
-    // Where a filter names functions, nothing is seen before it is known where they are.
-    let wait = if filter.sets().is_empty() { Duration::ZERO } else { PATIENCE };
-    let table = symbols.table(wait);
+) -> Result<(P, Symbols), Refusal> {
+    let Some(filter) = filter.filter(|filter| !filter.sets().is_empty()) else {
+        let filter = filter.map(|filter| KernelFilter::new(filter, Vec::new()));
+        return Ok((attach(filter)?, Symbols::start(source)));
+    };
+    let symbols = Symbols::start(source);
+    let table = symbols.table(PATIENCE);
     let sets = set_keeper::resolve(filter, &table)?;
     let mut probe = attach(Some(KernelFilter::new(filter, sets)))?;
-    if let (false, Some(maps), Some(follower)) =
-        (filter.sets().is_empty(), take_ranges(&mut probe), symbols.follower(&table))
-    {
+    if let (Some(maps), Some(follower)) = (take_ranges(&mut probe), symbols.follower(&table)) {
         set_keeper::start(filter, maps, follower)?;
     }
-    Ok(probe)
+    Ok((probe, symbols))
 }

@@ -23,7 +23,7 @@ use crate::{
     preflight::{self, Needs},
     probe::KernelFilter,
     signals::Stop,
-    symbols::Symbols,
+    symbols::KallsymsSource,
     sys,
     trace::{
         batch::Batch,
@@ -54,19 +54,19 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
     for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: false })? {
         warn(&warning);
     }
-    let symbols = Symbols::start(symbol_source(config.kallsyms.as_deref())?);
+    let source = symbol_source(config.kallsyms.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(trace(&config, symbols))
+    runtime.block_on(trace(&config, source))
 }
 
-async fn trace(config: &TraceConfig, symbols: Symbols) -> Result<(), Failure> {
+async fn trace(config: &TraceConfig, source: KallsymsSource) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
     let output = Output::open(config).map_err(anyhow::Error::from)?;
     let attach = |filter: Option<KernelFilter>| TraceProbe::attach(config.probe, filter.as_ref());
-    let probe = attach_filtered(config.filter.as_ref(), &symbols, attach, TraceProbe::take_ranges)?;
+    let (probe, symbols) = attach_filtered(config.filter.as_ref(), source, attach, TraceProbe::take_ranges)?;
     let end_of_line = Printer {
         output,
         names: KernelNames::new(symbols, probe.has_reason()),

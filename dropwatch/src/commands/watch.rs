@@ -23,7 +23,7 @@ use crate::{
     render::renderer,
     schedule::Schedule,
     signals::Stop,
-    symbols::Symbols,
+    symbols::KallsymsSource,
 };
 
 /// Intervals that may wait for a slow reader before ticks are missed.
@@ -38,7 +38,7 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
     for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: config.cost })? {
         warn(&warning);
     }
-    let symbols = Symbols::start(symbol_source(config.kallsyms.as_deref())?);
+    let source = symbol_source(config.kallsyms.as_deref())?;
     let _statistics = config
         .cost
         .then(|| enable_stats(Stats::RunTime))
@@ -48,12 +48,12 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(watch(&config, symbols))
+    runtime.block_on(watch(&config, source))
 }
 
-async fn watch(config: &WatchConfig, symbols: Symbols) -> Result<(), Failure> {
+async fn watch(config: &WatchConfig, source: KallsymsSource) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
-    let (probe, probe_config) = attach(&config.query, &symbols)?;
+    let (probe, probe_config, symbols) = attach(&config.query, source)?;
     let names = KernelNames::new(symbols, probe.has_reason());
     let mut collector = Collector::new(probe, probe_config, config.cost);
     say("Monitoring for dropped packets");

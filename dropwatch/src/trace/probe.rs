@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Btf, EbpfLoader,
+    EbpfLoader,
     maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramFd, tp_btf::BtfTracePointLink},
 };
@@ -22,9 +22,11 @@ use dropwatch_common::{
 
 use super::{batch::Batch, clock::Clock, rate};
 use crate::{
+    btf::Btf,
     config::TraceProbeConfig,
+    groundwork::{KernelTypes, beside_loader},
     offsets::{KernelLayout, trace_offsets},
-    probe::{KernelFilter, OBJECT, TRACEPOINT, from_kernel_types, guards_recursion, program, ranges, take},
+    probe::{KernelFilter, OBJECT, TRACEPOINT, program, ranges, take},
     sys,
 };
 
@@ -67,23 +69,27 @@ impl TraceProbe {
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
     pub fn attach(config: TraceProbeConfig, filter: Option<&KernelFilter>) -> Result<Self> {
-        let read = |btf: &crate::btf::Btf<'_>| Ok((KernelLayout::read(btf)?, trace_offsets(btf)?));
-        let layout = from_kernel_types("dropwatch trace takes", read)?;
-        Self::load(config, filter, layout).map_err(explain)
+        let layout = |btf: &Btf<'_>| Ok((KernelLayout::read(btf)?, trace_offsets(btf)?));
+        let (loader, types) = beside_loader(|| KernelTypes::read("dropwatch trace takes", layout));
+        Self::load(config, filter, loader, types?).map_err(explain)
     }
 
     fn load(
         config: TraceProbeConfig,
         filter: Option<&KernelFilter>,
-        (KernelLayout { offsets, arguments }, trace): (KernelLayout, TraceOffsets),
+        loader: EbpfLoader<'static>,
+        types: KernelTypes<(KernelLayout, TraceOffsets)>,
     ) -> Result<Self> {
+        let KernelTypes { layout: (KernelLayout { offsets, arguments }, trace), nested, btf } = types;
         let has_reason = arguments > 2;
         let rules = filter.map_or_else(RuleTable::default, |filter| filter.table);
         let sets = filter.map_or(&[][..], |filter| &filter.sets);
-        let mut ebpf = EbpfLoader::new()
+        // Of a life of its own, as long as what it borrows here.
+        let mut loader = loader;
+        let mut ebpf = loader
             .override_global(names::HAS_REASON, &u8::from(has_reason), true)
             .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
-            .override_global(names::NESTED, &u8::from(!guards_recursion()), true)
+            .override_global(names::NESTED, &u8::from(nested), true)
             .override_global(names::GATHER, &filter.map_or(0, KernelFilter::gathered), true)
             .override_global(names::OFFSETS, &offsets, true)
             .override_global(names::FILTERED, &u8::from(filter.is_some()), true)
@@ -102,7 +108,7 @@ impl TraceProbe {
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::UNSHOWN)?)?;
         let state = Array::try_from(take(&mut ebpf, names::RATE_STATE)?)?;
         let program: &mut BtfTracePoint = program(&mut ebpf, names::TRACE_DROP)?.try_into()?;
-        program.load(TRACEPOINT, &Btf::from_sys_fs()?)?;
+        program.load(TRACEPOINT, &btf)?;
         // Not before: the program refers to its maps by descriptors, which end with the maps.
         let sampling = config.rate.map(|limit| Sampling::new(state, limit)).transpose()?;
         let link = program.attach().and_then(|id| program.take_link(id))?;
