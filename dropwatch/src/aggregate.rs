@@ -1,11 +1,10 @@
 //! From snapshots to the counts of an interval: merge and difference. Values in, values out.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use dropwatch_common::row::RowKey;
+// Its hash of these keys takes a fraction of the time that the standard library's takes.
+use hashbrown::HashMap;
 
 use crate::{
     count_map::Counts,

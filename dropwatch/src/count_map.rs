@@ -1,6 +1,6 @@
 //! The maps of counters, read whole.
 
-use std::{collections::HashMap, io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -9,6 +9,7 @@ use aya::{
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH;
 use dropwatch_common::{DropKey, cache::Cache, row::RowKey};
+use hashbrown::HashMap;
 
 use crate::sys::BatchReader;
 

@@ -68,6 +68,10 @@ impl KernelNames {
         let table = self.symbols.table(PATIENCE);
         if self.generation != Some(table.generation()) {
             self.generation = Some(table.generation());
+            // Looked for once in each table: it takes longer than a report.
+            if let (Lines::NotAsked, Some(stext)) = (&self.lines, table.index().unique("_stext")) {
+                self.lines = Lines::Asked(LineService::start(stext));
+            }
             // What reading it took is not needed any more.
             trim_memory();
         }
@@ -75,9 +79,6 @@ impl KernelNames {
         if let (Status::Unavailable(_), false) = (table.status(), self.told) {
             self.told = true;
             warn(&table.status().to_string());
-        }
-        if let (Lines::NotAsked, Some(stext)) = (&self.lines, table.index().unique("_stext")) {
-            self.lines = Lines::Asked(LineService::start(stext));
         }
         let lines = if let Lines::Asked(lines) = &mut self.lines { lines.as_mut() } else { None };
         ReportNames { table, reasons: self.reasons.as_mut(), lines, namespaces: &mut self.namespaces }

@@ -1,7 +1,7 @@
 //! A report: an interval with names, in order, cut to what was asked for.
 
 use std::{
-    cmp::Reverse,
+    cmp::Ordering,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -11,6 +11,7 @@ use dropwatch_common::{
     chain::DeviceKey,
     row::{RowKey, known},
 };
+use serde::Serialize;
 
 use crate::{
     aggregate::{Count, Interval},
@@ -86,7 +87,7 @@ pub enum Value {
 }
 
 /// An interface, by its number in its namespace and the name it had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Iface {
     /// Its number.
     pub index: u32,
@@ -95,7 +96,7 @@ pub struct Iface {
 }
 
 /// A network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Netns {
     /// Its inode number.
     pub inum: u32,
@@ -131,6 +132,41 @@ impl Value {
     }
 
     /// What a key's part says, with names.
+    /// Orders two values of one key by name, those that have none by number; what is not known comes first.
+    fn cmp_name(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Location { location, .. }, Self::Location { location: other, .. }) => {
+                place(location).cmp(&place(other))
+            }
+            (Self::Reason(reason), Self::Reason(other)) => {
+                let name = |reason: &Option<Reason>| reason.as_ref().map(|it| (it.name.clone(), it.code));
+                name(reason).cmp(&name(other))
+            }
+            (Self::Iface(iface), Self::Iface(other)) => {
+                let name = |iface: &Option<Iface>| iface.as_ref().map(|it| (it.name.clone(), it.index));
+                name(iface).cmp(&name(other))
+            }
+            (Self::Netns(netns), Self::Netns(other)) => {
+                let number = |netns: &Option<Netns>| netns.as_ref().map(|it| it.inum);
+                number(netns).cmp(&number(other))
+            }
+            (Self::Protocol(number), Self::Protocol(other)) => {
+                number.map(protocols::ethertype).cmp(&other.map(protocols::ethertype))
+            }
+            (Self::IpProto(number), Self::IpProto(other)) => {
+                number.map(protocols::ip_protocol).cmp(&other.map(protocols::ip_protocol))
+            }
+            (Self::Address(address), Self::Address(other)) => address.cmp(other),
+            (Self::Port(port), Self::Port(other)) => port.cmp(other),
+            (Self::Cpu(cpu), Self::Cpu(other)) => cpu.cmp(other),
+            (Self::Stack(Some(frames)), Self::Stack(Some(other))) => {
+                frames.iter().map(place).cmp(other.iter().map(place))
+            }
+            // A chain that is not known beside one that is.
+            _ => matches!(self, Self::Stack(Some(_))).cmp(&matches!(other, Self::Stack(Some(_)))),
+        }
+    }
+
     fn new(key: Key, row: &RowKey, references: &References, names: &mut impl Names) -> Self {
         let when = |bit: u8| row.known & bit != 0;
         match key {
@@ -162,6 +198,12 @@ impl Value {
     }
 }
 
+/// What locations are in order by: those without a name by their addresses, before those with one.
+fn place(location: &Location) -> (Option<(&str, u64, &str)>, u64) {
+    let name = location.symbol.as_ref().map(|symbol| (&*symbol.name, symbol.offset, &*symbol.module));
+    (name, location.address)
+}
+
 /// A frame in words without blanks: `tcp_v4_rcv+0xaa/0x8d0`, `gre_rcv+0x1e/0x80[gre]`.
 fn frame(frame: &Location) -> String {
     frame.to_string().replace(" [kernel]", "").replace(' ', "")
@@ -176,7 +218,7 @@ fn address(bytes: [u8; 16], known: u8) -> Option<IpAddr> {
 }
 
 /// Rows that are not shown, summed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cut {
     /// How many.
     pub rows: u64,
@@ -255,9 +297,10 @@ impl Row {
 
 /// Largest first, ties by name, so that two reports of the same drops read the same.
 fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
-    rows.sort_by_cached_key(|row| {
-        let words: Vec<_> = row.values.iter().map(Value::words).collect();
-        (Reverse(row.count), words)
+    rows.sort_unstable_by(|row, other| {
+        let values = row.values.iter().zip(&other.values);
+        let by_name = || values.map(|(value, other)| value.cmp_name(other)).find(|order| order.is_ne());
+        other.count.cmp(&row.count).then_with(|| by_name().unwrap_or(Ordering::Equal))
     });
     rows
 }
@@ -360,7 +403,7 @@ mod tests {
                 let one = Report::new(interval(counts.clone()), by, Limits::default(), &mut Plain);
                 let other = Report::new(interval(shuffled.clone()), by, Limits::default(), &mut Plain);
                 prop_assert_eq!(shown(&one), shown(&other));
-                prop_assert!(one.rows.is_sorted_by_key(|row| Reverse(row.count)));
+                prop_assert!(one.rows.is_sorted_by_key(|row| std::cmp::Reverse(row.count)));
             }
         }
     }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, PerCpuArray};
 use dropwatch_common::Loss;
+use serde::Serialize;
 
 use crate::count_map::Counts;
 
@@ -18,7 +19,7 @@ pub struct Snapshot {
 }
 
 /// What was seen and is in no row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
     /// The map had no room for another key.
     pub map_full: u64,

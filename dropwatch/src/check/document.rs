@@ -6,13 +6,10 @@ use quick_xml::{
     Writer,
     events::{BytesDecl, BytesText, Event},
 };
-use serde_json::json;
+use serde::Serialize;
 
 use super::verdict::{Outcome, Verdict};
-use crate::{
-    render::{json_ledger, json_row},
-    report::Report,
-};
+use crate::{render::JsonRows, report::Report, snapshot::Ledger};
 
 /// What a check found.
 #[derive(Debug)]
@@ -70,40 +67,59 @@ fn test_case(xml: &mut Writer<Vec<u8>>, verdict: &Verdict) -> io::Result<()> {
     Ok(())
 }
 
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    r#type: &'static str,
+    command: &'a [String],
+    status: u8,
+    conclusion: &'a str,
+    scope: &'a str,
+    elapsed_s: f64,
+    rules: Vec<RuleObject>,
+    drops: u64,
+    rows: JsonRows<'a>,
+    ledger: Ledger,
+}
+
+#[derive(Serialize)]
+struct RuleObject {
+    rule: String,
+    drops: u64,
+    verdict: &'static str,
+}
+
+impl From<&Verdict> for RuleObject {
+    fn from(verdict: &Verdict) -> Self {
+        let word = match verdict.outcome {
+            Outcome::Held => "held",
+            Outcome::Broke => "broke",
+            Outcome::Unknown => "unknown",
+        };
+        Self { rule: verdict.rule.to_string(), drops: verdict.seen, verdict: word }
+    }
+}
+
 /// One object, in the words of the JSON reports.
-#[must_use]
-pub fn json(findings: &Findings<'_>) -> String {
-    let rules: Vec<_> = findings
-        .verdicts
-        .iter()
-        .map(|verdict| {
-            json!({
-                "rule": verdict.rule.to_string(),
-                "drops": verdict.seen,
-                "verdict": match verdict.outcome {
-                    Outcome::Held => "held",
-                    Outcome::Broke => "broke",
-                    Outcome::Unknown => "unknown",
-                },
-            })
-        })
-        .collect();
+///
+/// # Errors
+/// None that a string could give.
+pub fn json(findings: &Findings<'_>) -> io::Result<String> {
     let report = findings.report;
-    let rows: Vec<_> = report.rows.iter().map(|row| json_row(report, row)).collect();
-    let document = json!({
-        "schema": 1,
-        "type": "check",
-        "command": findings.command,
-        "status": findings.status,
-        "conclusion": findings.conclusion,
-        "scope": findings.scope,
-        "elapsed_s": report.elapsed.as_secs_f64(),
-        "rules": rules,
-        "drops": report.drops,
-        "rows": rows,
-        "ledger": json_ledger(report.ledger),
-    });
-    format!("{document:#}\n")
+    let document = Document {
+        schema: 1,
+        r#type: "check",
+        command: findings.command,
+        status: findings.status,
+        conclusion: findings.conclusion,
+        scope: findings.scope,
+        elapsed_s: report.elapsed.as_secs_f64(),
+        rules: findings.verdicts.iter().map(RuleObject::from).collect(),
+        drops: report.drops,
+        rows: JsonRows(report),
+        ledger: report.ledger,
+    };
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
 #[cfg(test)]
@@ -151,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_check_as_json() {
-        with_findings(|findings| insta::assert_snapshot!(json(findings)));
+        with_findings(|findings| insta::assert_snapshot!(json(findings).expect("a document")));
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn write_document(config: &CheckConfig, findings: &Findings<'_>) -> Result<()> {
     let Some((path, format)) = &config.document else { return Ok(()) };
     let text = match format {
         DocumentFormat::Junit => document::junit(findings)?,
-        DocumentFormat::Json => document::json(findings),
+        DocumentFormat::Json => document::json(findings)?,
     };
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -5,13 +5,16 @@ use std::{
     time::SystemTime,
 };
 
-use serde_json::{Map, Value as JsonValue, json};
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap as _, SerializeSeq as _},
+};
 
 use super::Render;
 use crate::{
     protocols,
     reasons::Reason,
-    report::{Report, Row, Value},
+    report::{Cut, Report, Row, Value},
     snapshot::Ledger,
     symbols::Location,
 };
@@ -23,20 +26,32 @@ const SCHEMA: u32 = 1;
 #[derive(Debug)]
 pub struct Json;
 
+#[derive(Serialize)]
+struct ReportObject<'a> {
+    schema: u32,
+    r#type: &'static str,
+    time: String,
+    elapsed_s: f64,
+    drops: u64,
+    total: u64,
+    rows: Rows<'a>,
+    cut: Cut,
+    ledger: Ledger,
+}
+
 impl Render for Json {
     fn report(&mut self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
-        let rows: Vec<_> = report.rows.iter().map(|value| row(report, value)).collect();
-        let object = json!({
-            "schema": SCHEMA,
-            "type": "report",
-            "time": time(report.time),
-            "elapsed_s": thousandths(report.elapsed.as_secs_f64()),
-            "drops": report.drops,
-            "total": report.total,
-            "rows": rows,
-            "cut": { "rows": report.cut.rows, "drops": report.cut.drops },
-            "ledger": ledger(report.ledger),
-        });
+        let object = ReportObject {
+            schema: SCHEMA,
+            r#type: "report",
+            time: time(report.time),
+            elapsed_s: thousandths(report.elapsed.as_secs_f64()),
+            drops: report.drops,
+            total: report.total,
+            rows: Rows(report),
+            cut: report.cut,
+            ledger: report.ledger,
+        };
         serde_json::to_writer(&mut *out, &object)?;
         writeln!(out)
     }
@@ -47,67 +62,102 @@ fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// What was lost.
-#[must_use]
-pub fn ledger(ledger: Ledger) -> JsonValue {
-    json!({
-        "map_full": ledger.map_full,
-        "update_failed": ledger.update_failed,
-        "stack_failed": ledger.stack_failed,
-        "recursion_missed": ledger.recursion_missed,
-    })
+/// The rows of a report, each an object.
+#[derive(Debug)]
+pub struct Rows<'a>(pub &'a Report);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.rows.iter().map(|row| RowObject(self.0, row)))
+    }
 }
 
-/// A row of a report.
-#[must_use]
-pub fn row(report: &Report, row: &Row) -> JsonValue {
-    let mut object = Map::new();
-    object.insert("count".into(), row.count.into());
-    object.insert("rate".into(), thousandths(report.rate(row.count)).into());
-    object.insert("total".into(), row.total.into());
-    for (key, value) in report.by.iter().zip(&row.values) {
-        let value = self::value(value);
-        object.insert(key.word().into(), value);
+struct RowObject<'a>(&'a Report, &'a Row);
+
+impl Serialize for RowObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(report, row) = self;
+        let mut object = serializer.serialize_map(Some(3 + row.values.len()))?;
+        object.serialize_entry("count", &row.count)?;
+        object.serialize_entry("rate", &thousandths(report.rate(row.count)))?;
+        object.serialize_entry("total", &row.total)?;
+        for (key, value) in report.by.iter().zip(&row.values) {
+            object.serialize_entry(key.word(), &ValueObject(value))?;
+        }
+        object.end()
     }
-    JsonValue::Object(object)
 }
 
 /// The value of a key; what is not known is null.
-#[must_use]
-pub fn value(value: &Value) -> JsonValue {
-    match value {
-        Value::Location { location: value, .. } => location(value),
-        Value::Reason(value) => value.as_ref().map_or(JsonValue::Null, reason),
-        Value::Iface(value) => {
-            value.as_ref().map(|iface| json!({ "index": iface.index, "name": iface.name.as_deref() })).into()
-        }
-        Value::Netns(value) => {
-            value.as_ref().map(|netns| json!({ "inum": netns.inum, "name": netns.name.as_deref() })).into()
-        }
-        Value::Protocol(value) => value.map(protocols::ethertype).into(),
-        Value::IpProto(value) => value.map(protocols::ip_protocol).into(),
-        Value::Address(value) => value.map(|address| address.to_string()).into(),
-        Value::Port(value) => (*value).into(),
-        Value::Cpu(value) => (*value).into(),
-        Value::Stack(value) => {
-            value.as_ref().map(|frames| frames.iter().map(location).collect::<Vec<_>>()).into()
+#[derive(Debug)]
+pub struct ValueObject<'a>(pub &'a Value);
+
+impl Serialize for ValueObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Location { location, .. } => LocationObject::from(location).serialize(serializer),
+            Value::Reason(value) => value.as_ref().map(ReasonObject::from).serialize(serializer),
+            Value::Iface(value) => value.serialize(serializer),
+            Value::Netns(value) => value.serialize(serializer),
+            Value::Protocol(value) => value.map(protocols::ethertype).serialize(serializer),
+            Value::IpProto(value) => value.map(protocols::ip_protocol).serialize(serializer),
+            Value::Address(value) => value.serialize(serializer),
+            Value::Port(value) => value.serialize(serializer),
+            Value::Cpu(value) => value.serialize(serializer),
+            Value::Stack(None) => serializer.serialize_none(),
+            Value::Stack(Some(frames)) => {
+                let mut array = serializer.serialize_seq(Some(frames.len()))?;
+                for frame in frames {
+                    array.serialize_element(&LocationObject::from(frame))?;
+                }
+                array.end()
+            }
         }
     }
 }
 
-fn location(location: &Location) -> JsonValue {
-    let symbol = location.symbol.as_ref();
-    json!({
-        "address": format!("{:#018x}", location.address),
-        "symbol": symbol.map(|symbol| &*symbol.name),
-        "offset": symbol.map(|symbol| symbol.offset),
-        "size": symbol.and_then(|symbol| symbol.size),
-        "module": symbol.map(|symbol| &*symbol.module),
-    })
+#[derive(Serialize)]
+struct LocationObject<'a> {
+    address: Address,
+    symbol: Option<&'a str>,
+    offset: Option<u64>,
+    size: Option<u64>,
+    module: Option<&'a str>,
 }
 
-fn reason(reason: &Reason) -> JsonValue {
-    json!({ "code": reason.code, "subsystem": reason.subsystem.as_deref(), "name": reason.name.as_deref() })
+impl<'a> From<&'a Location> for LocationObject<'a> {
+    fn from(location: &'a Location) -> Self {
+        let symbol = location.symbol.as_ref();
+        Self {
+            address: Address(location.address),
+            symbol: symbol.map(|symbol| &*symbol.name),
+            offset: symbol.map(|symbol| symbol.offset),
+            size: symbol.and_then(|symbol| symbol.size),
+            module: symbol.map(|symbol| &*symbol.module),
+        }
+    }
+}
+
+/// In sixteen digits: more than a number of JSON is good for.
+struct Address(u64);
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:#018x}", self.0))
+    }
+}
+
+#[derive(Serialize)]
+struct ReasonObject<'a> {
+    code: u32,
+    subsystem: Option<&'a str>,
+    name: Option<&'a str>,
+}
+
+impl<'a> From<&'a Reason> for ReasonObject<'a> {
+    fn from(reason: &'a Reason) -> Self {
+        Self { code: reason.code, subsystem: reason.subsystem.as_deref(), name: reason.name.as_deref() }
+    }
 }
 
 /// Rounded: a measured time has no more true digits.

@@ -13,7 +13,7 @@ use std::{
     time::SystemTime,
 };
 
-pub use json::{ledger as json_ledger, row as json_row, value as json_value};
+pub use json::{Rows as JsonRows, ValueObject as JsonValue};
 pub use text::escaped;
 
 use crate::{config::Format, keys::Key, report::Report};

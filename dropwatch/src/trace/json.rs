@@ -1,17 +1,19 @@
 //! A drop as an object of JSON: the facts of its line, for programs.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
+    net::IpAddr,
     time::Duration,
 };
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::{
     drop::Drop,
-    words::{Facts, Fragment, TcpFacts},
+    words::{Fragment, TcpFacts, Words},
 };
-use crate::{protocols, render::json_value};
+use crate::{protocols, render::JsonValue};
 
 /// The version of the objects' shape.
 const SCHEMA: u32 = 1;
@@ -21,7 +23,7 @@ const SCHEMA: u32 = 1;
 /// # Errors
 /// Those of the writer.
 pub fn write(drop: &Drop<'_>, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &object(drop))?;
+    serde_json::to_writer(&mut *out, &DropObject::from(drop))?;
     writeln!(out)
 }
 
@@ -30,65 +32,103 @@ pub fn write(drop: &Drop<'_>, out: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 /// Those of the writer.
 pub fn write_summary(shown: u64, not_shown: u64, elapsed: Duration, out: &mut dyn Write) -> io::Result<()> {
-    let elapsed = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
-    let object = json!({
-        "schema": SCHEMA,
-        "type": "summary",
-        "shown": shown,
-        "not_shown": not_shown,
-        "elapsed_s": elapsed,
-    });
+    let elapsed_s = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
+    let object = Summary { schema: SCHEMA, r#type: "summary", shown, not_shown, elapsed_s };
     serde_json::to_writer(&mut *out, &object)?;
     writeln!(out)
 }
 
-fn object(drop: &Drop<'_>) -> Value {
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Value| object.insert(key.into(), value);
-    put("schema", SCHEMA.into());
-    put("type", "drop".into());
-    put("time", humantime::format_rfc3339_nanos(drop.time).to_string().into());
-    put("location", json_value(&drop.location));
-    put("reason", json_value(&drop.reason));
-    put("iface", json_value(&drop.iface));
-    put("netns", json_value(&drop.netns));
-    put("cpu", drop.event.head.cpu.into());
-    put("length", drop.event.head.length.into());
-    put("packet", packet(&drop.words.facts, &drop.words.text));
-    if let Some(stack) = &drop.stack {
-        put("stack", json_value(stack));
+#[derive(Serialize)]
+struct Summary {
+    schema: u32,
+    r#type: &'static str,
+    shown: u64,
+    not_shown: u64,
+    elapsed_s: f64,
+}
+
+#[derive(Serialize)]
+struct DropObject<'a> {
+    schema: u32,
+    r#type: &'static str,
+    time: String,
+    location: JsonValue<'a>,
+    reason: JsonValue<'a>,
+    iface: JsonValue<'a>,
+    netns: JsonValue<'a>,
+    cpu: u32,
+    length: u32,
+    packet: Packet<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stack: Option<JsonValue<'a>>,
+}
+
+impl<'a> From<&'a Drop<'_>> for DropObject<'a> {
+    fn from(drop: &'a Drop<'_>) -> Self {
+        Self {
+            schema: SCHEMA,
+            r#type: "drop",
+            time: humantime::format_rfc3339_nanos(drop.time).to_string(),
+            location: JsonValue(&drop.location),
+            reason: JsonValue(&drop.reason),
+            iface: JsonValue(&drop.iface),
+            netns: JsonValue(&drop.netns),
+            cpu: drop.event.head.cpu,
+            length: drop.event.head.length,
+            packet: Packet::from(&drop.words),
+            stack: drop.stack.as_ref().map(JsonValue),
+        }
     }
-    Value::Object(object)
 }
 
 /// The facts that every packet is asked for, those that only some have, and the words they were told in.
-fn packet(facts: &Facts, words: &str) -> Value {
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Value| object.insert(key.into(), value);
-    put("protocol", facts.ethertype.map(protocols::ethertype).into());
-    if !facts.vlans.is_empty() {
-        put("vlan", json!(facts.vlans));
+#[derive(Serialize)]
+struct Packet<'a> {
+    protocol: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+    vlan: &'a [u16],
+    ipproto: Option<Cow<'static, str>>,
+    saddr: Option<IpAddr>,
+    daddr: Option<IpAddr>,
+    sport: Option<u16>,
+    dport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fragment: Option<Fragment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<&'a TcpFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp: Option<Icmp>,
+    words: &'a str,
+}
+
+#[derive(Serialize)]
+struct Icmp {
+    r#type: u8,
+    code: u8,
+}
+
+impl<'a> From<&'a Words> for Packet<'a> {
+    fn from(Words { facts, text, .. }: &'a Words) -> Self {
+        Self {
+            protocol: facts.ethertype.map(protocols::ethertype),
+            vlan: &facts.vlans,
+            ipproto: facts.ipproto.map(protocols::ip_protocol),
+            saddr: facts.source,
+            daddr: facts.destination,
+            sport: facts.source_port,
+            dport: facts.destination_port,
+            fragment: facts.fragment,
+            tcp: facts.tcp.as_ref(),
+            icmp: facts.icmp.map(|(kind, code)| Icmp { r#type: kind, code }),
+            words: text,
+        }
     }
-    put("ipproto", facts.ipproto.map(protocols::ip_protocol).into());
-    put("saddr", facts.source.map(|address| address.to_string()).into());
-    put("daddr", facts.destination.map(|address| address.to_string()).into());
-    put("sport", facts.source_port.into());
-    put("dport", facts.destination_port.into());
-    if let Some(Fragment { id, offset, more }) = facts.fragment {
-        put("fragment", json!({ "id": id, "offset": offset, "more": more }));
-    }
-    if let Some(TcpFacts { flags, seq, ack, win }) = &facts.tcp {
-        put("tcp", json!({ "flags": flags, "seq": seq, "ack": ack, "win": win }));
-    }
-    if let Some((kind, code)) = facts.icmp {
-        put("icmp", json!({ "type": kind, "code": code }));
-    }
-    put("words", words.into());
-    Value::Object(object)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::trace::{
         drop::tests::{Small, bare_datagram, clock, datagram},

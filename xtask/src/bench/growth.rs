@@ -17,6 +17,9 @@ const KEYS: [usize; 5] = [10, 100, 1_000, 10_000, 100_000];
 /// Reports of each, after one in which the keys are new to the kernel.
 const REPORTS: usize = 3;
 
+/// With fewer the kernel's ticks, hundreds in a second, do not tell user space from the kernel.
+const SHARED_FROM: usize = 100_000;
+
 /// A key is a pair of ports, of which there are as many as are asked for.
 const BY: [&str; 2] = ["-b", "sport,dport"];
 
@@ -39,10 +42,12 @@ pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
         let interval = if keys > 10_000 { "4s" } else { "1s" };
         let args = [BY[0], BY[1], "--max-rows", &room];
         let mut monitor = Monitor::start(dropwatch, interval, &args)?;
-        let times: Result<Vec<_>> = (0..=REPORTS)
+        report(&mut monitor, &sender, keys)?;
+        let before = monitor.ticks()?;
+        let times: Result<Vec<_>> = (0..REPORTS)
             .map(|_| report(&mut monitor, &sender, keys).map(|took| took.as_secs_f64()))
             .collect();
-        let times = Sample::new(times?.split_off(1));
+        let times = Sample::new(times?);
         let each = f64::from(u32::try_from(keys)?) * f64::from(u32::try_from(processors)?);
         let name = |what: &str| format!("a report of {keys} keys, {what}");
         figures.push(
@@ -51,6 +56,12 @@ pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
         );
         let share = times.least() * 1e6 / each;
         figures.push(Figure::new(format!("growth.{keys}.each"), &name("for each key and CPU"), share, "µs"));
+        if keys >= SHARED_FROM {
+            let after = monitor.ticks()?;
+            let user = f64::from(after.0 - before.0) / f64::from((after.1 - before.1).max(1));
+            let name = name("of that in user space");
+            figures.push(Figure::new(format!("growth.{keys}.user"), &name, share * user, "µs"));
+        }
     }
     Ok(figures)
 }

@@ -1,6 +1,7 @@
 //! A running dropwatch: started, known to be attached, and gone whatever happens.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
@@ -56,6 +57,16 @@ impl Monitor {
     pub fn processor_time(&self) -> Result<Duration> {
         let clock = clock_getcpuclockid(self.pid()).context("no clock of the monitor's processor time")?;
         Ok(clock_gettime(clock).context("no processor time of the monitor")?.into())
+    }
+
+    /// The part of that which it spent in user space, as the kernel samples it at its ticks, and the whole: in ticks.
+    pub fn ticks(&self) -> Result<(u32, u32)> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).context("the monitor is gone")?;
+        // Behind the name, which may hold anything: the state and what proc(5) numbers from 4 on.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+        let mut ticks = || fields.next().and_then(|field| field.parse::<u32>().ok()).context("no times");
+        let (user, system) = (ticks()?, ticks()?);
+        Ok((user, user + system))
     }
 
     /// Waits until its threads have read what they read after the start, or for a second.

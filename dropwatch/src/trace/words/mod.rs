@@ -23,6 +23,7 @@ mod view;
 
 use std::{fmt::Write as _, net::IpAddr};
 
+use serde::Serialize;
 use view::{Short, View};
 
 use super::frame::{Frame, Link};
@@ -66,7 +67,7 @@ pub struct Facts {
 }
 
 /// Which part of a packet a fragment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fragment {
     /// What the parts have in common.
     pub id: u32,
@@ -77,7 +78,7 @@ pub struct Fragment {
 }
 
 /// What the header of TCP says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TcpFacts {
     /// The flags as they are printed, `S.` for SYN and ACK.
     pub flags: String,
