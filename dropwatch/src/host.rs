@@ -3,9 +3,10 @@
 use std::cell::OnceCell;
 
 use crate::{
-    check::rule::{Vocabulary, nearest},
+    check::rule::Vocabulary,
     filter::{Resolver, netns},
     reasons::{Loaded, Reasons, Source},
+    spelling,
 };
 
 /// This host. What nobody asks for is not read.
@@ -36,9 +37,7 @@ impl Vocabulary for Host {
             return Ok(codes);
         }
         let known: Vec<_> = reasons.iter().filter_map(|reason| reason.name).collect();
-        let hint = nearest(name, known.iter().map(|name| &**name))
-            .map(|name| format!(": did you mean '{name}'?"))
-            .unwrap_or_default();
+        let hint = spelling::hint(name, known.iter().map(|name| &**name));
         Err(format!("this kernel has no reason '{name}'{hint}"))
     }
 }

@@ -5,7 +5,7 @@ use dropwatch_common::{
     row::{RowKey, known},
 };
 
-use crate::check::rule::nearest;
+use crate::spelling;
 
 /// A key of `--by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,9 +79,7 @@ impl Key {
     pub fn find(word: &str, keys: &[Self]) -> Result<Self, String> {
         keys.iter().copied().find(|key| key.word() == word).ok_or_else(|| {
             let words: Vec<_> = keys.iter().map(|key| key.word()).collect();
-            let hint = nearest(word, words.iter().copied())
-                .map(|nearest| format!(": did you mean '{nearest}'?"))
-                .unwrap_or_default();
+            let hint = spelling::hint(word, words.iter().copied());
             format!("there is no key '{word}'{hint} (it takes {})", words.join(", "))
         })
     }

@@ -41,6 +41,7 @@ pub mod set_keeper;
 pub mod signals;
 pub mod snapshot;
 pub mod source_lines;
+pub mod spelling;
 pub mod symbols;
 pub mod sys;
 pub mod trace;

@@ -127,8 +127,9 @@ impl Probe {
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
     pub fn attach(config: &ProbeConfig) -> Result<Self> {
-        if config.is_plain() { Self::attach_plain(config) } else { Self::attach_typed(config) }
-            .map_err(|error| explain(error, config))
+        if config.is_plain() { Self::attach_plain(config) } else { Self::attach_typed(config) }.map_err(
+            |error| explain(error, &format!("{} rows: ask for fewer with --max-rows", config.max_rows)),
+        )
     }
 
     /// The kernel itself says whether the tracepoint has a `reason` argument: a program that could read a
@@ -294,8 +295,9 @@ fn is_missing_argument(error: &anyhow::Error) -> bool {
     error.io_error.raw_os_error() == Some(libc::EINVAL)
 }
 
-/// Adds to a failure to load or attach what it means to the person who started us.
-fn explain(error: anyhow::Error, config: &ProbeConfig) -> anyhow::Error {
+/// Adds to a failure to load or attach what it means to the person who started us. The largest map is what there
+/// may be no memory for.
+pub(crate) fn explain(error: anyhow::Error, largest: &str) -> anyhow::Error {
     let errno = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     let creating_map =
         error.chain().any(|cause| matches!(cause.downcast_ref(), Some(MapError::CreateError { .. })));
@@ -306,7 +308,7 @@ fn explain(error: anyhow::Error, config: &ProbeConfig) -> anyhow::Error {
                 .to_owned()
         }
         Some(libc::ENOMEM | libc::E2BIG) if creating_map => {
-            format!("the kernel has no memory for {} rows: ask for fewer with --max-rows", config.max_rows)
+            format!("the kernel has no memory for {largest}")
         }
         Some(libc::ENOENT) => "this kernel has no tracepoint skb:kfree_skb".to_owned(),
         _ => return error.context("cannot attach the probe to skb:kfree_skb"),

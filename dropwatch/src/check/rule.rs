@@ -7,6 +7,7 @@ use crate::{
     keys::Key,
     protocols,
     report::{Row, Value},
+    spelling,
 };
 
 /// Which way a rule's number binds.
@@ -222,9 +223,7 @@ fn ip_protocol(text: &str) -> Result<u8, String> {
 
 fn unknown(what: &str, text: &str, known: impl Iterator<Item = Cow<'static, str>>, number: &str) -> String {
     let known: Vec<_> = known.collect();
-    let hint = nearest(text, known.iter().map(|name| &**name))
-        .map(|name| format!(": did you mean '{name}'?"))
-        .unwrap_or_default();
+    let hint = spelling::hint(text, known.iter().map(|name| &**name));
     format!("there is no {what} '{text}'{hint} (a number, like {number}, is one)")
 }
 
@@ -270,18 +269,6 @@ impl fmt::Display for Place {
         }
         self.module.iter().try_for_each(|module| write!(f, "[{module}]"))
     }
-}
-
-/// The word that `word` is most likely meant to be, if any is near.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    const NEAR: f64 = 0.7;
-    let likeness = |known: &str| strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase());
-    known
-        .into_iter()
-        .map(|known| (likeness(known), known))
-        .filter(|(likeness, _)| *likeness >= NEAR)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, known)| known)
 }
 
 #[cfg(test)]
@@ -442,13 +429,6 @@ pub(crate) mod tests {
         assert!(problem("reason=:0").contains("no value"));
         assert!(problem("location=gre_rcv+12:0").contains("offset"));
         assert!(problem("location=[gre]:0").contains("SYMBOL"));
-    }
-
-    #[test]
-    fn the_nearest_word_is_near() {
-        assert_eq!(nearest("NO_SOKET", ["NETFILTER_DROP", "NO_SOCKET"]), Some("NO_SOCKET"));
-        assert_eq!(nearest("no_socket", ["NETFILTER_DROP", "NO_SOCKET"]), Some("NO_SOCKET"));
-        assert_eq!(nearest("xyz", ["NETFILTER_DROP", "NO_SOCKET"]), None);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::check::rule::nearest;
+use crate::spelling;
 
 /// Where `ip netns` mounts them.
 const NAMED: &str = "/run/netns";
@@ -42,7 +42,6 @@ fn unknown(name: &str, error: &io::Error) -> String {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
-    let hint =
-        nearest(name, known.iter().map(String::as_str)).map(|known| format!(": did you mean '{known}'?"));
-    format!("there is no network namespace '{name}'{}", hint.unwrap_or_default())
+    let hint = spelling::hint(name, known.iter().map(String::as_str));
+    format!("there is no network namespace '{name}'{hint}")
 }

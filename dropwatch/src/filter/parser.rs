@@ -17,7 +17,7 @@ use super::{
     tree::{Direction, Expr, Net, Term},
     words,
 };
-use crate::check::rule::{Place, nearest};
+use crate::{check::rule::Place, spelling};
 
 /// How deep `not` and parentheses may nest.
 const MAX_DEPTH: usize = 64;
@@ -539,8 +539,8 @@ impl<'a, R: Resolver> Parser<'a, R> {
             let problem = format!("what is '{word}'? Write 'host', 'net', 'port' or the like before it");
             return self.error(span, problem);
         }
-        let hint = nearest(word, words::all()).map(|known| format!(": did you mean '{known}'?"));
-        self.error(span, format!("there is no word '{word}'{}", hint.unwrap_or_default()))
+        let hint = spelling::hint(word, words::all());
+        self.error(span, format!("there is no word '{word}'{hint}"))
     }
 
     fn unexpected(&self, token: &Token<'_>, span: Range<usize>, wanted: &str) -> FilterError {
@@ -600,7 +600,7 @@ fn ethertype(word: &str) -> std::result::Result<u16, String> {
 }
 
 fn no_protocol<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let hint = nearest(word, known).map(|name| format!(": did you mean '\\{name}'?"));
+    let hint = spelling::nearest(word, known).map(|name| format!(": did you mean '\\{name}'?"));
     format!("there is no protocol '{word}'{}", hint.unwrap_or_default())
 }
 

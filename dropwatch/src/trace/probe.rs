@@ -1,7 +1,6 @@
 //! The probe of `trace`: load, attach, and what it says beside its records.
 
 use std::{
-    io,
     os::fd::AsFd as _,
     sync::Arc,
     time::{Duration, Instant},
@@ -26,7 +25,7 @@ use crate::{
     config::TraceProbeConfig,
     groundwork::{KernelTypes, beside_loader},
     offsets::{KernelLayout, trace_offsets},
-    probe::{KernelFilter, OBJECT, TRACEPOINT, program, ranges, take},
+    probe::{KernelFilter, OBJECT, TRACEPOINT, explain, program, ranges, take},
     sys,
 };
 
@@ -71,7 +70,8 @@ impl TraceProbe {
     pub fn attach(config: TraceProbeConfig, filter: Option<&KernelFilter>) -> Result<Self> {
         let layout = |btf: &Btf<'_>| Ok((KernelLayout::read(btf)?, trace_offsets(btf)?));
         let (loader, types) = beside_loader(|| KernelTypes::read("dropwatch trace takes", layout));
-        Self::load(config, filter, loader, types?).map_err(explain)
+        Self::load(config, filter, loader, types?)
+            .map_err(|error| explain(error, &format!("a ring buffer of {RING_SIZE} bytes")))
     }
 
     fn load(
@@ -191,17 +191,5 @@ impl Sampling {
         let state = self.state.get(&0, 0).context("cannot read the probe's rate")?;
         let state = RateState { share, ..state };
         self.state.set(0, state, 0).context("cannot set the probe's rate")
-    }
-}
-
-/// Adds to a failure to load or attach what it means to the person who started us.
-fn explain(error: anyhow::Error) -> anyhow::Error {
-    let errno = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
-    match errno {
-        Some(libc::EPERM | libc::EACCES) => error.context(
-            "cannot attach the probe to skb:kfree_skb: the kernel refused although the capabilities are there: in a \
-             container it takes those of the host (not of a user namespace) and a seccomp profile that allows bpf(2)",
-        ),
-        _ => error.context("cannot attach the probe to skb:kfree_skb"),
     }
 }
