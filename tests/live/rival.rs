@@ -1,12 +1,9 @@
 //! C dropwatch and ours over the same drops, as rows of a table: where its kernel module can be loaded, in guests.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
     fs,
     io::Write as _,
-    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
-    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -20,11 +17,7 @@ use nix::{
 };
 
 use crate::support::{
-    frames::{self, Packet},
-    inject::{
-        self, Prepared,
-        wire::{self, Wire},
-    },
+    inject::{self, Prepared, garbage, wire},
     net::Net,
     watch::Stream,
 };
@@ -36,48 +29,46 @@ pub fn program() -> Option<PathBuf> {
 
 /// Prints a row for each way to drop packets.
 pub fn compare(rival: &Path) {
-    for module in [
-        "drop_monitor",
-        "mpls_router",
-        "tipc",
-        "l2tp_ip",
-        "sctp",
-        "ipip",
-        "sit",
-        "esp4",
-        "llc",
-        "ip6_tunnel",
-        "esp6",
-    ] {
+    // Not each namespace of each case needs tunnels.
+    let _ = fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1");
+    for module in garbage::MODULES.iter().chain(&["drop_monitor"]) {
         // What cannot be loaded drops nothing.
         let _ = Command::new("modprobe").args(["-q", module]).status();
     }
-    println!("| drops | caused | dropwatch | C dropwatch |");
-    println!("| --- | --- | --- | --- |");
-    for name in ["nft_input", "tc_ingress", "tcp_checksum", "neighbour_queue_full", "no_route"] {
+    println!("| drops | caused | in | dropwatch | C dropwatch |");
+    println!("| --- | --- | --- | --- | --- |");
+    for name in ["nft_input", "tc_ingress", "tcp_checksum", "pfifo_over_its_limit", "no_route"] {
         one_case(rival, name);
     }
     flood(rival);
     many_places(rival);
 }
 
-fn row(name: &str, caused: &str, rival: &Path, act: impl FnOnce()) {
-    let (ours, theirs) = watched(rival, act);
+/// Prints a row: how many drops `act` caused, which is asked for afterwards, and what the two saw of it.
+fn row(name: &str, rival: &Path, act: impl FnOnce(), caused: impl FnOnce() -> u64) {
+    let mut took = Duration::ZERO;
+    let (ours, theirs) = watched(rival, || {
+        let start = Instant::now();
+        act();
+        took = start.elapsed();
+    });
     let told = |counts: &Counts| {
-        format!(
-            "{} at {} locations",
-            counts.values().sum::<u64>(),
-            counts.keys().filter(|at| **at > 0).count()
-        )
+        let places = counts.keys().filter(|at| **at > 0).count();
+        let places = if places == 1 { "1 location".into() } else { format!("{places} locations") };
+        format!("{} at {places}", counts.values().sum::<u64>())
     };
-    println!("| {name} | {caused} | {} | {} |", told(&ours), told(&theirs));
+    println!("| {name} | {} | {} ms | {} | {} |", caused(), took.as_millis(), told(&ours), told(&theirs));
 }
 
 fn one_case(rival: &Path, name: &str) {
     let case = inject::cases().find(|case| case.name == name).expect("a case");
     let prepared = (case.prepare)(case.count);
-    let caused = prepared.expected.as_ref().expect("drops").count;
-    row(&format!("`{name}`"), &caused.to_string(), rival, || (prepared.act)());
+    row(&format!("`{name}`"), rival, || (prepared.act)(), || count(&prepared));
+}
+
+/// The drops that this causes.
+fn count(prepared: &Prepared) -> u64 {
+    prepared.expected.as_ref().map_or(0, |expected| expected.count)
 }
 
 fn flood(rival: &Path) {
@@ -89,101 +80,46 @@ fn flood(rival: &Path) {
             }
         });
     };
-    let (ours, theirs) = watched(rival, send);
-    let caused: u64 = nets.iter().map(Net::no_ports).sum();
-    let sum = |counts: Counts| counts.into_values().sum::<u64>();
-    println!("| a flood on two CPUs | {caused} | {} | {} |", sum(ours), sum(theirs));
+    row("a flood on two CPUs", rival, send, || nets.iter().map(Net::no_ports).sum());
 }
 
-/// All cases at once on one CPU, and garbage in whatever protocols there are besides.
+/// All cases at once on one CPU, and garbage: C dropwatch has room for 64 locations on a CPU in a second.
 fn many_places(rival: &Path) {
     const EACH: u64 = 3;
-    // These wait for something, or share something with another one.
-    const ALONE: [&str; 6] = [
-        "neighbour_never_answers",
-        "fragment_alone",
-        "conntrack_table_full",
+    // These drop something of their own besides, then or later, or share something with another one.
+    const ALONE: [&str; 7] = [
+        "bridge_port_blocked",
         "cgroup_ingress",
-        "nothing_for_a_full_packet_socket",
-        "nothing_for_a_full_accept_queue",
+        "conntrack_table_full",
+        "fragment_alone",
+        "fragments_that_overlap",
+        "neighbour_never_answers",
+        "neighbour_queue_full",
     ];
     let can_run = |case: &&inject::Case| {
-        !ALONE.contains(&case.name) && case.needs.iter().all(|need| need.lacking().is_none())
+        !ALONE.contains(&case.name)
+            && !case.name.starts_with("nothing_")
+            && case.needs.iter().all(|need| need.lacking().is_none())
     };
-    let prepared: Vec<_> = inject::cases().filter(can_run).map(|case| (case.prepare)(EACH)).collect();
-    let expected: u64 =
-        prepared.iter().filter_map(|prepared| prepared.expected.as_ref()).map(|e| e.count).sum();
-    let garbage = Garbage::new();
-    let net = Net::quiet();
-    let unread = unread(&net);
-    let caused = format!("{expected} and {} more", garbage.frames.len() + unread.len());
-    row("all cases at once", &caused, rival, || on_one_cpu(&prepared, &garbage, unread));
+    let mut prepared: Vec<_> = inject::cases().filter(can_run).map(|case| (case.prepare)(EACH)).collect();
+    prepared.push(garbage::prepare());
+    row(
+        "many cases at once, on one CPU",
+        rival,
+        || on_one_cpu(&prepared),
+        || prepared.iter().map(count).sum(),
+    );
 }
 
-/// Sockets with something in them that nobody will read.
-fn unread(net: &Net) -> Vec<Box<dyn Any + Send>> {
-    net.run(|| {
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        udp.send_to(b"x", udp.local_addr().expect("an address")).expect("a datagram to itself");
-        let (here, there) = UnixDatagram::pair().expect("a pair of sockets");
-        here.send(b"x").expect("a datagram");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        let mut client =
-            TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let (server, _) = listener.accept().expect("a connection");
-        client.write_all(b"x").expect("a byte");
-        vec![
-            Box::new(udp) as Box<dyn Any + Send>,
-            Box::new((here, there)),
-            Box::new((server, client, listener)),
-        ]
-    })
-}
-
-/// At once: what takes longest is waiting, for packet sockets that the kernel closes. C dropwatch has room for 64
-/// locations on a CPU in a second; whether this takes longer is up to the machine.
-fn on_one_cpu(prepared: &[Prepared], garbage: &Garbage, unread: Vec<Box<dyn Any + Send>>) {
-    let mut first = CpuSet::new();
-    first.set(0).expect("a CPU");
-    sched_setaffinity(Pid::from_raw(0), &first).expect("pinned to a CPU");
-    let start = Instant::now();
-    thread::scope(|scope| {
-        scope.spawn(|| garbage.send());
-        scope.spawn(|| drop(unread));
-        for case in prepared {
-            scope.spawn(|| (case.act)());
-        }
-    });
-    println!("all cases at once took {} ms", start.elapsed().as_millis());
-}
-
-/// Packets that no protocol has a use for.
-struct Garbage {
-    wire: Wire,
-    frames: Vec<Vec<u8>>,
-}
-
-impl Garbage {
-    fn new() -> Self {
-        const V4: [u8; 12] = [2, 4, 33, 41, 50, 51, 98, 103, 108, 115, 132, 137];
-        const V6: [u8; 12] = [0, 4, 41, 43, 44, 50, 51, 60, 108, 115, 132, 135];
-        const OTHER: [u16; 6] = [0x0040, 0x0806, 0x8847, 0x8863, 0x8864, 0x88ca];
-        let wire = Wire::with_ipv6();
-        let (from, to) = (Ipv4Addr::new(10, 98, 0, 7), Ipv4Addr::new(10, 99, 0, 2));
-        let v4 = V4.map(|protocol| Packet::new(from, to, protocol, vec![0xff; 60]));
-        let (from, to) = (Ipv6Addr::from([0xfd00, 0x98, 0, 0, 0, 0, 0, 7]), [0xfd00, 0x99, 0, 0, 0, 0, 0, 2]);
-        let v6 = V6.map(|protocol| Packet::new(from, Ipv6Addr::from(to), protocol, vec![0xff; 60]));
-        let packets = v4.iter().chain(&v6).map(|packet| (packet.ethertype(), packet.bytes()));
-        let frame = |(ethertype, bytes): (u16, Vec<u8>)| {
-            frames::frame(wire.to, [2, 0, 0, 0, 0, 1], ethertype, &bytes)
-        };
-        let frames = packets.chain(OTHER.map(|ethertype| (ethertype, vec![0xff; 60]))).map(frame).collect();
-        Self { wire, frames }
-    }
-
-    fn send(&self) {
-        frames::send_all(&self.wire.a, "va", self.frames.iter().map(Vec::as_slice));
-    }
+/// Causes drops, in a thread that stays on one CPU.
+fn on_one_cpu(prepared: &[Prepared]) {
+    let all = || {
+        let mut first = CpuSet::new();
+        first.set(0).expect("a CPU");
+        sched_setaffinity(Pid::from_raw(0), &first).expect("pinned to a CPU");
+        prepared.iter().for_each(|prepared| (prepared.act)());
+    };
+    thread::scope(|scope| scope.spawn(all).join().expect("drops"));
 }
 
 /// Drops by address.

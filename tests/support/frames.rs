@@ -206,14 +206,30 @@ pub fn send(net: &Net, device: &str, to: [u8; 6], ethertype: u16, packet: &[u8],
 }
 
 /// Puts frames on the wire behind `device`.
-pub fn send_all<'a>(net: &Net, device: &str, frames: impl Iterator<Item = &'a [u8]> + Send) {
-    net.run(|| {
-        let index = if_nametoindex(device).expect("the device's index");
-        let socket = packet_socket().expect("a packet socket");
+pub fn send_all<'a>(net: &Net, device: &str, frames: impl Iterator<Item = &'a [u8]>) {
+    Line::open(net, device).send(frames);
+}
+
+/// A way to the wire behind a device, for as long as this is open: the kernel takes its time to close one.
+pub struct Line {
+    socket: OwnedFd,
+    index: u32,
+}
+
+impl Line {
+    pub fn open(net: &Net, device: &str) -> Self {
+        net.run(|| Self {
+            socket: packet_socket().expect("a packet socket"),
+            index: if_nametoindex(device).expect("the device's index"),
+        })
+    }
+
+    /// Puts frames on the wire.
+    pub fn send<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) {
         for frame in frames {
-            send_once(&socket, index, frame).expect("the frame is sent");
+            send_once(&self.socket, self.index, frame).expect("the frame is sent");
         }
-    });
+    }
 }
 
 fn packet_socket() -> io::Result<OwnedFd> {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 
 use super::{A, B, Case, Expected, Prepared, STRANGER, needs, sys, wire, wire::Wire};
 use crate::support::{
-    frames::{self, IPV4, Packet},
+    frames::{self, IPV4, Line, Packet},
     net::Net,
 };
 
@@ -98,11 +98,10 @@ fn tap_full(count: u64) -> Prepared {
     let tap = net.run(|| sys::tap("tap")).expect("a tap device");
     net.ip(&format!("link set tap txqueuelen {ROOM} up"));
     let expected = Expected::new(count, "FULL_RING", &["tun_net_xmit"]).on(&net, "tap");
-    let frame = Packet::udp(A, B, 9).bytes();
-    let prepared = Prepared::new(expected, move || {
-        frames::send(&net, "tap", [2, 0, 0, 0, 0, 9], IPV4, &frame, count + ROOM);
-    });
-    prepared.keeping(tap)
+    let frame = frames::frame([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1], IPV4, &Packet::udp(A, B, 9).bytes());
+    let line = Line::open(&net, "tap");
+    let act = move || line.send((0..count + ROOM).map(|_| frame.as_slice()));
+    Prepared::new(expected, act).keeping((net, tap))
 }
 
 const ABSENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 77);

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod device;
 pub mod forward;
+pub mod garbage;
 pub mod ip;
 pub mod ipv6;
 pub mod needs;

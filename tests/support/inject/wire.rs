@@ -7,7 +7,7 @@ use std::{
 
 use super::{A, B, Expected, Prepared};
 use crate::support::{
-    frames::{self, Packet},
+    frames::{self, Line, Packet},
     net::Net,
 };
 
@@ -96,11 +96,10 @@ impl Wire {
     pub fn frames(self, to: [u8; 6], ethertype: u16, bytes: Vec<u8>, expected: Expected) -> Prepared {
         let count = expected.count;
         let expected = expected.on(&self.b, "vb");
-        Prepared::new(expected, move || {
-            // All of the wire is captured, so that B stays.
-            let wire = &self;
-            frames::send(&wire.a, "va", to, ethertype, &bytes, count);
-        })
+        let frame = frames::frame(to, self.a.hardware_address("va"), ethertype, &bytes);
+        let line = Line::open(&self.a, "va");
+        let act = move || line.send((0..count).map(|_| frame.as_slice()));
+        Prepared::new(expected, act).keeping(self)
     }
 }
 
