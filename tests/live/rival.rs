@@ -37,7 +37,7 @@ pub fn compare(rival: &Path) {
     }
     println!("| drops | caused | in | dropwatch | C dropwatch |");
     println!("| --- | --- | --- | --- | --- |");
-    for name in ["nft_input", "tc_ingress", "tcp_checksum", "pfifo_over_its_limit", "no_route"] {
+    for name in ["nft_input", "tc_ingress", "tcp_checksum", "tap_queue_full", "no_route"] {
         one_case(rival, name);
     }
     flood(rival);
@@ -62,8 +62,13 @@ fn row(name: &str, rival: &Path, act: impl FnOnce(), caused: impl FnOnce() -> u6
 
 fn one_case(rival: &Path, name: &str) {
     let case = inject::cases().find(|case| case.name == name).expect("a case");
+    assert!(can_run(case), "{name}");
     let prepared = (case.prepare)(case.count);
     row(&format!("`{name}`"), rival, || (prepared.act)(), || count(&prepared));
+}
+
+fn can_run(case: &inject::Case) -> bool {
+    case.needs.iter().all(|need| need.lacking().is_none())
 }
 
 /// The drops that this causes.
@@ -87,7 +92,7 @@ fn flood(rival: &Path) {
 fn many_places(rival: &Path) {
     const EACH: u64 = 3;
     // These drop something of their own besides, then or later, or share something with another one.
-    const ALONE: [&str; 7] = [
+    const ALONE: [&str; 9] = [
         "bridge_port_blocked",
         "cgroup_ingress",
         "conntrack_table_full",
@@ -95,14 +100,14 @@ fn many_places(rival: &Path) {
         "fragments_that_overlap",
         "neighbour_never_answers",
         "neighbour_queue_full",
+        "pfifo_over_its_limit",
+        "tbf_over_its_limit",
     ];
-    let can_run = |case: &&inject::Case| {
-        !ALONE.contains(&case.name)
-            && !case.name.starts_with("nothing_")
-            && case.needs.iter().all(|need| need.lacking().is_none())
+    let together = |case: &&inject::Case| {
+        !ALONE.contains(&case.name) && !case.name.starts_with("nothing_") && can_run(case)
     };
-    let mut prepared: Vec<_> = inject::cases().filter(can_run).map(|case| (case.prepare)(EACH)).collect();
-    prepared.push(garbage::prepare());
+    let mut prepared: Vec<_> = inject::cases().filter(together).map(|case| (case.prepare)(EACH)).collect();
+    prepared.push(garbage::prepare(EACH));
     row(
         "many cases at once, on one CPU",
         rival,
@@ -117,7 +122,9 @@ fn on_one_cpu(prepared: &[Prepared]) {
         let mut first = CpuSet::new();
         first.set(0).expect("a CPU");
         sched_setaffinity(Pid::from_raw(0), &first).expect("pinned to a CPU");
-        prepared.iter().for_each(|prepared| (prepared.act)());
+        for prepared in prepared {
+            (prepared.act)();
+        }
     };
     thread::scope(|scope| scope.spawn(all).join().expect("drops"));
 }

@@ -26,14 +26,20 @@ pub const MODULES: &[&str] = &[
 const STRANGER_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x98, 0, 0, 0, 0, 0, 7);
 const B_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, 2);
 
-/// One packet for each place, each dropped once.
-pub fn prepare() -> Prepared {
+/// So many packets for each place, each dropped once.
+pub fn prepare(each: u64) -> Prepared {
     let wire = Wire::with_ipv6();
     let line = Line::open(&wire.a, "va");
-    let frames: Vec<_> =
-        v4().into_iter().chain(v6()).map(|packet| ip(&wire, &packet)).chain(others(&wire)).collect();
-    let expected = Expected::new(frames.len().try_into().expect("a count"), "", &[]).on(&wire.b, "vb");
-    Prepared::new(expected, move || line.send(frames.iter().map(Vec::as_slice))).keeping(wire)
+    let packets = v4().into_iter().chain(v6()).map(|packet| ip(&wire, &packet));
+    let frames: Vec<_> = packets.chain(others(&wire)).collect();
+    let places = u64::try_from(frames.len()).expect("a number");
+    let expected = Expected::new(places * each, "", &[]).on(&wire.b, "vb");
+    let act = move || {
+        for _ in 0..each {
+            line.send(frames.iter().map(Vec::as_slice));
+        }
+    };
+    Prepared::new(expected, act).keeping(wire)
 }
 
 fn frame(wire: &Wire, ethertype: u16, bytes: &[u8]) -> Vec<u8> {

@@ -96,9 +96,11 @@ impl Wire {
     pub fn frames(self, to: [u8; 6], ethertype: u16, bytes: Vec<u8>, expected: Expected) -> Prepared {
         let count = expected.count;
         let expected = expected.on(&self.b, "vb");
-        let frame = frames::frame(to, self.a.hardware_address("va"), ethertype, &bytes);
-        let line = Line::open(&self.a, "va");
-        let act = move || line.send((0..count).map(|_| frame.as_slice()));
+        let (line, from) = (Line::open(&self.a, "va"), self.a.hardware_address("va"));
+        let act = move || {
+            let frame = frames::frame(to, from, ethertype, &bytes);
+            line.send((0..count).map(|_| frame.as_slice()));
+        };
         Prepared::new(expected, act).keeping(self)
     }
 }
