@@ -1,7 +1,7 @@
 //! A program that another process loaded, attached and detached here at will: to start the process anew for each
 //! round would take longer than the round, and let the machine change between contenders that are compared.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{
@@ -9,6 +9,8 @@ use aya::programs::{
     raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink, trace_point::TracePointLink,
 };
 use nix::unistd::Pid;
+
+use super::fdinfo::{self, field};
 
 /// As the kernel numbers them; `fdinfo` has the number.
 const TRACEPOINT: u32 = 5;
@@ -71,12 +73,7 @@ fn typed(info: ProgramInfo) -> Result<BtfTracePoint> {
 
 /// Number and type of the programs a process has loaded, each once.
 pub fn loaded_by(fdinfo: &Path) -> Result<Vec<(u32, u32)>> {
-    let mut programs = Vec::new();
-    for entry in fs::read_dir(fdinfo).with_context(|| format!("cannot read {}", fdinfo.display()))? {
-        // A descriptor that was closed meanwhile is none.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        programs.extend(program(&text));
-    }
+    let mut programs: Vec<_> = fdinfo::texts(fdinfo)?.iter().filter_map(|text| program(text)).collect();
     programs.sort_unstable();
     programs.dedup();
     Ok(programs)
@@ -84,11 +81,7 @@ pub fn loaded_by(fdinfo: &Path) -> Result<Vec<(u32, u32)>> {
 
 /// A link names its program, too, but not what type it is of.
 fn program(fdinfo: &str) -> Option<(u32, u32)> {
-    let field = |name: &str| {
-        let value = fdinfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        value?.trim().parse().ok()
-    };
-    Some((field("prog_id")?, field("prog_type")?))
+    Some((field(fdinfo, "prog_id")?, field(fdinfo, "prog_type")?))
 }
 
 #[cfg(test)]

@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{monitor::Monitor, sender::Sender, table::Figure};
+use super::{
+    fdinfo::{self, field},
+    monitor::Monitor,
+    sender::Sender,
+    table::Figure,
+};
 
 const REPORTS: u64 = 20;
 
@@ -33,30 +38,21 @@ pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
 }
 
 /// A field of `/proc/PID/status` in kibibytes.
-fn kib(status: &str, field: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
+fn kib(status: &str, name: &str) -> Option<f64> {
+    field::<String>(status, name)?.strip_suffix(" kB")?.parse().ok()
 }
 
 /// What the maps of a process take, each counted once however many descriptors it has.
 fn map_bytes(fdinfo: &str) -> Result<f64> {
-    let mut maps = BTreeMap::new();
-    for entry in fs::read_dir(fdinfo).with_context(|| format!("cannot read {fdinfo}"))? {
-        // A descriptor that was closed meanwhile is none.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        maps.extend(map(&text));
-    }
+    let maps: BTreeMap<_, _> =
+        fdinfo::texts(Path::new(fdinfo))?.iter().filter_map(|text| map(text)).collect();
     ensure!(!maps.is_empty(), "dropwatch has no BPF map open");
     Ok(maps.values().sum())
 }
 
 /// The number of a map and its bytes, if that is what the descriptor is of.
 fn map(fdinfo: &str) -> Option<(u64, f64)> {
-    let field = |name: &str| {
-        let value = fdinfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        value.map(str::trim)
-    };
-    Some((field("map_id")?.parse().ok()?, field("memlock")?.parse().ok()?))
+    Some((field(fdinfo, "map_id")?, field(fdinfo, "memlock")?))
 }
 
 #[cfg(test)]

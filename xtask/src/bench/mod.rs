@@ -2,6 +2,7 @@
 
 mod contender;
 mod cost;
+mod fdinfo;
 mod growth;
 mod held;
 mod machine;
@@ -9,6 +10,7 @@ mod memory;
 mod monitor;
 mod other;
 mod peak;
+mod process;
 mod ready;
 mod rounds;
 mod sender;

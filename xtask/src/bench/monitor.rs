@@ -1,29 +1,24 @@
-//! A running dropwatch: started, known to be attached, and gone whatever happens.
+//! A dropwatch that counts, and its reports.
 
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    time::{clock_getcpuclockid, clock_gettime},
-    unistd::Pid,
-};
+use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
 
-use super::ready::Ready;
+use super::process::Process;
 
 /// A monitor whose benchmark was killed ends by itself after this long.
 const LIFE: &str = "2m";
 
 /// A dropwatch that is attached; it is killed when this is dropped.
 pub struct Monitor {
-    child: Child,
+    process: Process,
     output: BufReader<ChildStdout>,
     /// From before the process existed until it said that it counts.
     pub started: Duration,
@@ -32,31 +27,19 @@ pub struct Monitor {
 impl Monitor {
     /// Starts one that prints JSON every `interval`, and waits until it counts.
     pub fn start(program: &Path, interval: &str, args: &[&str]) -> Result<Self> {
-        let ready = Ready::new()?;
         let mut command = Command::new(program);
-        command.args(["--output", "json", "--interval", interval, "--duration", LIFE, "--ready-file"]);
-        command
-            .arg(ready.path())
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let before = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let output = BufReader::new(child.stdout.take().context("no standard output")?);
-        let mut monitor = Self { child, output, started: Duration::ZERO };
-        monitor.started = ready.wait(before, &mut monitor.child, complaint)?;
-        Ok(monitor)
+        command.args(["--output", "json", "--interval", interval, "--duration", LIFE]).args(args);
+        let (mut process, started) = Process::start(command.stdout(Stdio::piped()))?;
+        Ok(Self { output: BufReader::new(process.output()?), process, started })
     }
 
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
+        self.process.pid()
     }
 
     /// Of all its threads, since it started.
     pub fn processor_time(&self) -> Result<Duration> {
-        let clock = clock_getcpuclockid(self.pid()).context("no clock of the monitor's processor time")?;
-        Ok(clock_gettime(clock).context("no processor time of the monitor")?.into())
+        self.process.processor_time()
     }
 
     /// The part of that which it spent in user space, as the kernel samples it at its ticks, and the whole: in ticks.
@@ -71,16 +54,7 @@ impl Monitor {
 
     /// Waits until its threads have read what they read after the start, or for a second.
     pub fn settle(&self) -> Result<()> {
-        let mut before = self.processor_time()?;
-        for _ in 0..100 {
-            thread::sleep(Duration::from_millis(10));
-            let now = self.processor_time()?;
-            if now == before {
-                break;
-            }
-            before = now;
-        }
-        Ok(())
+        self.process.settle()
     }
 
     /// The next report, as soon as it is there.
@@ -104,29 +78,11 @@ impl Monitor {
 
     /// Ends it as a user would, and returns what it reported then.
     pub fn last_report(mut self) -> Result<serde_json::Value> {
-        kill(self.pid(), Signal::SIGINT).context("cannot interrupt dropwatch")?;
+        self.process.interrupt()?;
         let mut text = String::new();
         self.output.read_to_string(&mut text).context("cannot read dropwatch's reports")?;
-        let status = self.child.wait().context("dropwatch does not end")?;
-        ensure!(status.success(), "dropwatch failed: {status}");
+        self.process.ended()?;
         let last = text.lines().last().context("dropwatch printed no report at its end")?;
         serde_json::from_str(last).context("no report of dropwatch")
     }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        // It may have ended already; either way nothing is left of it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Why it ended before it was ready.
-fn complaint(child: &mut Child) -> Error {
-    let mut complaint = String::new();
-    if let Some(stderr) = &mut child.stderr {
-        let _ = stderr.read_to_string(&mut complaint);
-    }
-    anyhow!("dropwatch ended before it was ready: {}", complaint.trim_end())
 }
