@@ -1,6 +1,11 @@
 //! What is attached to the tracepoint while packets are dropped.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -13,8 +18,10 @@ use super::{
     held::{Link, Program},
     monitor::Monitor,
     other::{ONE_LINER, RAW_ONE_LINER, Running, Tool},
+    ring::{self, Ring},
     sender::{SLICE, Sender},
     tracefs::{self, Enabled, Ftrace},
+    tracer::Tracer,
 };
 use crate::{
     ebpf::{self, Variant},
@@ -24,6 +31,9 @@ use crate::{
 /// How often a contender that has to be started for each of its rounds takes part.
 const SELDOM: u32 = 10;
 
+/// Several times what a trace takes to find its share of the drops with `--rate`.
+const ADAPTED: Duration = Duration::from_millis(400);
+
 pub struct Contender {
     /// For programs: never changes.
     pub id: String,
@@ -31,7 +41,18 @@ pub struct Contender {
     pub name: String,
     /// It takes part in every so many rounds.
     pub every: u32,
+    /// Where it leaves a record of each drop, which somebody has to take out.
+    pub ring: Option<Ring>,
     kind: Kind,
+}
+
+/// What a trace does with the drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Shown,
+    NotShown,
+    /// They would be shown if anything was ever taken out of the ring buffer.
+    NoRoom,
 }
 
 enum Kind {
@@ -54,11 +75,11 @@ pub enum Attached<'a> {
 impl Contender {
     fn new(id: &str, name: impl Into<String>, kind: Kind) -> Self {
         let every = if matches!(kind, Kind::Perf(_)) { SELDOM } else { 1 };
-        Self { id: id.to_owned(), name: name.into(), every, kind }
+        Self { id: id.to_owned(), name: name.into(), every, ring: None, kind }
     }
 
-    pub fn nothing() -> Self {
-        Self::new("nothing", "a sent and dropped packet, nothing attached", Kind::Nothing)
+    pub fn nothing(name: &str) -> Self {
+        Self::new("nothing", name, Kind::Nothing)
     }
 
     pub fn attach(&mut self) -> Result<Attached<'_>> {
@@ -89,6 +110,28 @@ impl Contender {
         // It is killed, not ended: its maps stay as they are while it watches.
         let program = Program::of(monitor.pid())?;
         Ok(Self::new(id, name, Kind::Program(program.into())))
+    }
+
+    /// `dropwatch trace` with these arguments. What is measured is the program that it loaded, after it has shown all
+    /// of a thousand drops, or hardly any.
+    pub fn trace(
+        [id, name]: [&str; 2],
+        path: &Path,
+        args: &[&str],
+        fate: Fate,
+        sender: &Sender,
+    ) -> Result<Self> {
+        let tracer = Tracer::start(path, args, Stdio::null())?;
+        let start = Instant::now();
+        while start.elapsed() < ADAPTED {
+            sender.drop_packets(1)?;
+        }
+        let (program, map) = (Program::of(tracer.pid())?, ring::map_of(tracer.pid())?);
+        let summary = tracer.stop()?;
+        let shows = summary.shown >= SLICE as u64;
+        ensure!(shows == (fate != Fate::NotShown), "dropwatch trace {args:?}: {summary:?}");
+        let ring = (fate == Fate::Shown).then(|| Ring::new(map)).transpose()?;
+        Ok(Self { ring, ..Self::new(id, name, Kind::Program(program.into())) })
     }
 }
 

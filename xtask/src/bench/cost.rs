@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Result, ensure};
 
 use super::{
-    contender::{Contender, Yardsticks, others},
+    contender::{Contender, Fate, Yardsticks, others},
     rounds,
     sender::Sender,
     table::Figure,
@@ -23,12 +23,15 @@ const FIVE_TERMS: [&str; 2] = [
     "udp and src host 192.0.2.1 and dst host 192.0.2.2 and dst port 9 and greater 100",
 ];
 
+/// What a drop is made of unless its size is told.
+const PACKET: &str = "a sent and dropped packet, nothing attached";
+
 /// The default key beside the other tools.
 pub fn measure(dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
     let sender = Sender::start()?;
     let mut contenders = vec![Contender::dropwatch(["dropwatch"; 2], dropwatch, &[], true, &sender)?];
     contenders.extend(others());
-    compare("cost", contenders, &sender, rounds)
+    compare("cost", PACKET, contenders, &sender, rounds)
 }
 
 /// The default key beside the others and the filter.
@@ -48,14 +51,45 @@ pub fn measure_keys(dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
     ] {
         contenders.push(Contender::dropwatch(names, dropwatch, &args, counts, &sender)?);
     }
-    compare("keys", contenders, &sender, rounds)
+    compare("keys", PACKET, contenders, &sender, rounds)
+}
+
+/// `dropwatch trace`, by what becomes of the drop; and with frames of two sizes what it is to record one.
+pub fn measure_trace(dropwatch: &Path, [small, large]: [usize; 2], rounds: u32) -> Result<[Vec<Figure>; 2]> {
+    let contenders = |all: &[(&str, &str, &[&str], Fate)], sender: &Sender| -> Result<Vec<_>> {
+        let one = |&(id, name, args, fate)| Contender::trace([id, name], dropwatch, args, fate, sender);
+        all.iter().map(one).collect()
+    };
+    let nothing = |size| format!("a dropped frame of {size} bytes, nothing attached");
+    let shown: (_, _, &[&str], _) = ("shown", "dropwatch trace: shown", &[], Fate::Shown);
+    let missed = "dropwatch trace -f, the fifth does not match: not shown";
+    let all = [
+        shown,
+        ("shown-stack", "dropwatch trace --stack: shown", &["--stack"], Fate::Shown),
+        ("filtered", missed, &["-f", FIVE_TERMS[1]], Fate::NotShown),
+        ("sampled", "dropwatch trace --rate 1: not shown", &["--rate", "1"], Fate::NotShown),
+        ("no-room", "dropwatch trace, its ring buffer full: not shown", &[], Fate::NoRoom),
+    ];
+    let sender = Sender::start_with(small)?;
+    let of_small = contenders(&all, &sender)?;
+    let of_small = compare("trace", &nothing(small), of_small, &sender, rounds)?;
+    let sender = Sender::start_with(large)?;
+    let of_large = contenders(&[shown], &sender)?;
+    let of_large = compare("trace-large", &nothing(large), of_large, &sender, rounds)?;
+    Ok([of_small, of_large])
 }
 
 /// With nothing attached and the benchmark's own programs in the same rounds.
-fn compare(part: &str, contenders: Vec<Contender>, sender: &Sender, rounds: u32) -> Result<Vec<Figure>> {
+fn compare(
+    part: &str,
+    nothing: &str,
+    contenders: Vec<Contender>,
+    sender: &Sender,
+    rounds: u32,
+) -> Result<Vec<Figure>> {
     check_statistics_off()?;
     let (yardsticks, own) = Yardsticks::load()?;
-    let mut all = vec![Contender::nothing()];
+    let mut all = vec![Contender::nothing(nothing)];
     all.extend(own);
     all.extend(contenders);
     let (mut figures, done) = rounds::run(part, &mut all, sender, rounds)?;

@@ -12,13 +12,17 @@ mod other;
 mod peak;
 mod process;
 mod ready;
+mod ring;
 mod rounds;
+mod search;
 mod sender;
 mod start;
 mod statistics;
 mod symbols;
 mod table;
+mod trace;
 mod tracefs;
+mod tracer;
 
 use std::{
     fmt::Write as _,
@@ -47,7 +51,7 @@ pub struct Options {
     /// Measure this alone
     #[arg(long)]
     only: Option<Part>,
-    /// Rounds of each contender in `cost` and `keys`, unless they take too long
+    /// Rounds of each contender in `cost` and `keys`, half as many in `trace`, unless they take too long
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(4..))]
     rounds: u32,
     /// Write the same figures here, as JSON
@@ -70,6 +74,8 @@ enum Part {
     Idle,
     /// The rate at which all processors can drop
     Peak,
+    /// The rate of drops that can be shown with their packets, and what that costs
+    Trace,
     /// The memory of the program and of its maps
     Memory,
     /// The time until the first address has a name
@@ -77,17 +83,20 @@ enum Part {
 }
 
 impl Part {
-    fn measure(self, dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
-        match self {
+    /// A table, or several.
+    fn measure(self, dropwatch: &Path, rounds: u32) -> Result<Vec<Vec<Figure>>> {
+        let figures = match self {
             Self::Cost => cost::measure(dropwatch, rounds),
             Self::Keys => cost::measure_keys(dropwatch, rounds),
             Self::Start => start::measure(dropwatch),
             Self::Growth => growth::measure(dropwatch),
             Self::Idle => growth::measure_idle(dropwatch),
             Self::Peak => peak::measure(dropwatch),
+            Self::Trace => return trace::measure(dropwatch, rounds),
             Self::Memory => memory::measure(dropwatch),
             Self::Symbols => symbols::measure(),
-        }
+        };
+        Ok(vec![figures?])
     }
 }
 
@@ -101,10 +110,11 @@ pub fn main(options: &Options) -> Result<()> {
     let parts: &[Part] = options.only.as_ref().map_or(Part::value_variants(), std::slice::from_ref);
     let (mut tables, mut json) = (String::new(), Vec::new());
     for part in parts {
-        let figures =
-            part.measure(&dropwatch, options.rounds).with_context(|| format!("measuring {part:?}"))?;
-        let _ = write!(tables, "\n{}", table::markdown(&figures));
-        json.extend(table::json(&figures));
+        let measured = part.measure(&dropwatch, options.rounds);
+        for figures in measured.with_context(|| format!("measuring {part:?}"))? {
+            let _ = write!(tables, "\n{}", table::markdown(&figures));
+            json.extend(table::json(&figures));
+        }
     }
     print!("{machine}{tables}\n{NOTES}");
     if let Some(file) = &options.json {

@@ -1,7 +1,7 @@
 //! The tools that dropwatch is compared with: found, named by their versions, started and ended.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::Read as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::held;
+use super::{held, tracefs};
 use crate::command;
 
 /// What people count drops with.
@@ -24,8 +24,17 @@ pub const ONE_LINER: &str = "tracepoint:skb:kfree_skb { @[args->location, args->
 /// The same without the kernel's record of the event.
 pub const RAW_ONE_LINER: &str = "rawtracepoint:kfree_skb { @[arg1, arg2] = count(); }";
 
-/// A start that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A line for each drop that says what one of `dropwatch trace` says at least. It takes the kernel's type information.
+pub const PRINTER: &str = r#"tracepoint:skb:kfree_skb {
+    $skb = (struct sk_buff *)args->skbaddr;
+    $ip = (struct iphdr *)($skb->head + $skb->network_header);
+    $udp = (struct udphdr *)($skb->head + $skb->transport_header);
+    printf("%s %d %s IP %s:%d > %s:%d\n", strftime("%H:%M:%S.%f", nsecs), args->reason, ksym(args->location),
+        ntop($ip->saddr), bswap($udp->source), ntop($ip->daddr), bswap($udp->dest));
+}"#;
+
+/// A start that takes longer has failed: type information takes bpftrace seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// From having opened what it needs to being at work.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -50,6 +59,13 @@ impl Tool {
         Some(Self { path, version: version.trim().to_owned() })
     }
 
+    /// bpftrace, and what its tracepoints need; says so if either is not there.
+    pub fn bpftrace() -> Option<Self> {
+        let mounted = tracefs::mount();
+        mounted.map_err(|error| eprintln!("skipped: bpftrace needs tracefs: {error:#}")).ok()?;
+        Self::find("bpftrace")
+    }
+
     pub fn command(&self) -> Command {
         Command::new(&self.path)
     }
@@ -61,9 +77,21 @@ pub struct Running(Child);
 impl Running {
     /// bpftrace, once its program is in the kernel.
     pub fn bpftrace(tool: &Tool, one_liner: &str) -> Result<Self> {
+        Self::started_bpftrace(
+            tool.command().args(["-e", one_liner]).stdout(Stdio::piped()).stderr(Stdio::piped()),
+        )
+    }
+
+    /// The same, but all that it prints goes to this file.
+    pub fn bpftrace_printing(tool: &Tool, script: &str, printed: &File) -> Result<Self> {
+        let printed = || printed.try_clone().context("no second descriptor of a file");
+        Self::started_bpftrace(tool.command().args(["-e", script]).stdout(printed()?).stderr(printed()?))
+    }
+
+    fn started_bpftrace(command: &mut Command) -> Result<Self> {
         // It first loads others for a moment, to see what the kernel can do.
         let mut before = Vec::new();
-        Self::start(tool.command().args(["-e", one_liner]), |proc| {
+        Self::start(command, |proc| {
             let now = held::loaded_by(&proc.join("fdinfo")).unwrap_or_default();
             let stays = !now.is_empty() && now == before;
             before = now;
@@ -75,12 +103,15 @@ impl Running {
     pub fn perf(tool: &Tool) -> Result<Self> {
         let mut command = tool.command();
         command.args(["record", "-q", "-a", "-e", "skb:kfree_skb", "-o", "/dev/null"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Self::start(&mut command, |proc| opened(proc, "anon_inode:[perf_event]"))
     }
 
     fn start(command: &mut Command, mut ready: impl FnMut(&Path) -> bool) -> Result<Self> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().with_context(|| format!("cannot start `{}`", command::line(command)))?;
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start `{}`", command::line(command)))?;
         let mut running = Self(child);
         let proc = PathBuf::from(format!("/proc/{}", running.pid()));
         let start = Instant::now();

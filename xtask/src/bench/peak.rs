@@ -1,7 +1,6 @@
 //! All processors dropping as fast as they can: how fast that is, and whether every drop was counted.
 
 use std::{
-    net::UdpSocket,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -12,10 +11,9 @@ use anyhow::{Context, Result, anyhow};
 use super::{
     monitor::Monitor,
     other::{ONE_LINER, Running, Tool},
-    sender::{self, SLICE},
+    sender::{self, SLICE, Source},
     statistics::{Random, Sample},
     table::Figure,
-    tracefs,
 };
 
 const ROUNDS: usize = 6;
@@ -41,8 +39,7 @@ enum Watcher {
 }
 
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
-    let bpftrace = tracefs::mount().map_err(|error| eprintln!("skipped: bpftrace needs tracefs: {error:#}"));
-    let bpftrace = bpftrace.ok().and_then(|()| Tool::find("bpftrace"));
+    let bpftrace = Tool::bpftrace();
     // All that is started from here on is in the namespace, which changes nothing for who counts.
     let measure = || {
         sender::namespace().context("cannot make a namespace whose packets are dropped")?;
@@ -111,10 +108,10 @@ fn flood() -> Result<Flood> {
 /// Sends until the flood is over, and returns the processor time it took.
 fn send(cpu: usize) -> Result<Duration> {
     sender::pin_to(cpu)?;
-    let socket = UdpSocket::bind("192.0.2.1:0").context("no socket")?;
+    let source = Source::small()?;
     let (start, before) = (Instant::now(), sender::processor_time()?);
     while start.elapsed() < FLOOD {
-        sender::send(&socket, SLICE)?;
+        source.send(SLICE)?;
     }
     Ok(sender::processor_time()?.saturating_sub(before))
 }

@@ -69,8 +69,12 @@ pub fn run(
 
 /// Nanoseconds for each drop, of each slice.
 fn one(contender: &mut Contender, sender: &Sender) -> Result<Vec<f64>> {
+    let ring = contender.ring.clone();
     let attached = contender.attach()?;
-    let times = sender.drop_packets(WARM_UP + TIMED)?;
+    let times = match ring {
+        Some(ring) => sender.drop_recorded(WARM_UP + TIMED, ring)?,
+        None => sender.drop_packets(WARM_UP + TIMED)?,
+    };
     drop(attached);
     Ok(times.into_iter().skip(WARM_UP).map(per_drop).collect())
 }
@@ -111,9 +115,14 @@ fn figures(part: &str, contenders: &[Contender], all: &[Measured]) -> Vec<Figure
                 .with_spread(sample.spread())
                 .with_paired(paired.median(), paired.middle_half());
         if let Some((least, median)) = array {
-            figure = figure.with_ratios(added / least, paired.median() / median);
+            figure = figure.with_ratios(ratio(added, least), ratio(paired.median(), median));
         }
         figures.push(figure);
     }
     figures
+}
+
+/// None to what seems to cost nothing, or less.
+fn ratio(of: f64, to: f64) -> Option<f64> {
+    (to > 0.0).then_some(of / to)
 }

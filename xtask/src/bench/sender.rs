@@ -8,7 +8,7 @@ use std::{
     process::Command,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +19,7 @@ use nix::{
     unistd::{Pid, gettid},
 };
 
+use super::ring::Ring;
 use crate::command;
 
 /// Datagrams in one system call.
@@ -48,9 +49,17 @@ const FILTER: [&str; 9] = ["filter", "add", "dev", "out", "egress", "bpf", "da",
 /// Destination ports of one source port in [`Sender::spread`].
 const PORTS: usize = 50_000;
 
+/// What a frame has around a datagram's payload: the headers of Ethernet, IPv4 and UDP.
+const HEADERS: usize = 14 + 20 + 8;
+
+/// The least frame that has a payload.
+const SMALLEST_FRAME: usize = HEADERS + 1;
+
 enum Request {
-    /// So many times [`SLICE`] packets, timed.
-    Slices(usize),
+    /// So many times [`SLICE`] packets, timed; what they leave there is taken out after each slice, untimed.
+    Slices(usize, Option<Ring>),
+    /// So many packets, evenly over a second.
+    Paced(u32),
     /// So many packets, no two of which have the same ports.
     Spread(usize),
 }
@@ -64,9 +73,15 @@ pub struct Sender {
 
 impl Sender {
     pub fn start() -> Result<Self> {
+        Self::start_with(SMALLEST_FRAME)
+    }
+
+    /// One whose frames have so many bytes.
+    pub fn start_with(frame: usize) -> Result<Self> {
         let (counts, requests) = sync_channel(1);
         let (answers, times) = sync_channel(1);
-        let thread = thread::Builder::new().name("sender".into()).spawn(move || serve(&requests, &answers));
+        let thread =
+            thread::Builder::new().name("sender".into()).spawn(move || serve(frame, &requests, &answers));
         let thread = thread.context("cannot start a thread")?;
         let sender = Self { counts: Some(counts), times, thread: Some(thread) };
         // A namespace that cannot be made is known before anything is measured.
@@ -76,7 +91,17 @@ impl Sender {
 
     /// Drops exactly so many times [`SLICE`] packets, and returns the processor time of each slice.
     pub fn drop_packets(&self, slices: usize) -> Result<Vec<Duration>> {
-        self.ask(Request::Slices(slices))
+        self.ask(Request::Slices(slices, None))
+    }
+
+    /// The same while each of them leaves a record there.
+    pub fn drop_recorded(&self, slices: usize, ring: Ring) -> Result<Vec<Duration>> {
+        self.ask(Request::Slices(slices, Some(ring)))
+    }
+
+    /// Drops exactly so many packets, evenly over a second, and returns how long that really took.
+    pub fn drop_paced(&self, count: u32) -> Result<Duration> {
+        Ok(self.ask(Request::Paced(count))?.iter().sum())
     }
 
     /// Drops one packet for each of so many pairs of ports.
@@ -102,9 +127,9 @@ impl Drop for Sender {
 }
 
 /// The thread: makes the namespace, then drops as often as asked.
-fn serve(requests: &Receiver<Request>, answers: &SyncSender<Result<Vec<Duration>>>) {
-    let socket = match set_up() {
-        Ok(socket) => socket,
+fn serve(frame: usize, requests: &Receiver<Request>, answers: &SyncSender<Result<Vec<Duration>>>) {
+    let source = match set_up(frame) {
+        Ok(source) => source,
         Err(error) => {
             let _ = answers.send(Err(error.context("cannot make a namespace whose packets are dropped")));
             return;
@@ -112,7 +137,8 @@ fn serve(requests: &Receiver<Request>, answers: &SyncSender<Result<Vec<Duration>
     };
     for request in requests {
         let answer = match request {
-            Request::Slices(slices) => timed(&socket, slices),
+            Request::Slices(slices, ring) => timed(&source, slices, ring.as_ref()),
+            Request::Paced(count) => paced(&source, count).map(|took| vec![took]),
             Request::Spread(pairs) => spread(pairs).map(|()| Vec::new()),
         };
         if answers.send(answer).is_err() {
@@ -121,11 +147,11 @@ fn serve(requests: &Receiver<Request>, answers: &SyncSender<Result<Vec<Duration>
     }
 }
 
-fn set_up() -> Result<UdpSocket> {
+fn set_up(frame: usize) -> Result<Source> {
     namespace()?;
     pin().context("cannot stay on one processor")?;
     take_precedence();
-    UdpSocket::bind("192.0.2.1:0").context("no socket")
+    Source::new(frame)
 }
 
 /// Moves this thread to a network namespace from which nothing gets out.
@@ -169,17 +195,45 @@ fn take_precedence() {
 }
 
 /// Sends, and has the kernel confirm that each datagram was dropped.
-fn timed(socket: &UdpSocket, slices: usize) -> Result<Vec<Duration>> {
-    let before = dropped()?;
+fn timed(source: &Source, slices: usize, ring: Option<&Ring>) -> Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(slices);
-    for _ in 0..slices {
-        let start = processor_time()?;
-        send(socket, SLICE)?;
-        times.push(processor_time()?.saturating_sub(start));
-    }
-    let (sent, dropped) = ((slices * SLICE) as u64, dropped()? - before);
-    ensure!(dropped == sent, "{sent} datagrams were sent but {dropped} packets dropped");
+    confirmed(slices * SLICE, || {
+        for _ in 0..slices {
+            let start = processor_time()?;
+            source.send(SLICE)?;
+            times.push(processor_time()?.saturating_sub(start));
+            let records = ring.map_or(SLICE, Ring::empty);
+            ensure!(records >= SLICE, "{SLICE} packets were dropped but only {records} recorded");
+        }
+        Ok(())
+    })?;
     Ok(times)
+}
+
+/// Sends a batch whenever it is time for one; what is late is made up for.
+fn paced(source: &Source, count: u32) -> Result<Duration> {
+    let mut took = Duration::ZERO;
+    let packets = usize::try_from(count)?;
+    confirmed(packets, || {
+        let start = Instant::now();
+        for first in (0..packets).step_by(BATCH) {
+            let due = Duration::from_nanos(first as u64 * 1_000_000_000 / u64::from(count));
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            source.send(BATCH.min(packets - first))?;
+        }
+        took = start.elapsed();
+        Ok(())
+    })?;
+    Ok(took)
+}
+
+/// Has the kernel confirm that as many packets were dropped as were sent.
+fn confirmed(count: usize, send: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = dropped()?;
+    send()?;
+    let dropped = dropped()? - before;
+    ensure!(dropped == count as u64, "{count} datagrams were sent but {dropped} packets dropped");
+    Ok(())
 }
 
 /// Processor time of this thread: the kernel works for it until the packet is dropped, and what others do on the
@@ -188,52 +242,70 @@ pub fn processor_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("no processor time")?.into())
 }
 
-pub fn send(socket: &UdpSocket, count: usize) -> Result<()> {
-    let to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
-    let to = [Some(SockaddrIn::from(to)); BATCH];
-    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
-    let mut left = count;
-    while left > 0 {
-        left -= send_batch(socket, &mut headers, &to[..left.min(BATCH)])?;
+/// A socket, and what it sends.
+pub struct Source {
+    socket: UdpSocket,
+    payload: Vec<u8>,
+}
+
+impl Source {
+    /// One whose frames have so many bytes.
+    fn new(frame: usize) -> Result<Self> {
+        let payload = vec![b'x'; frame.saturating_sub(HEADERS)];
+        Ok(Self { socket: UdpSocket::bind("192.0.2.1:0").context("no socket")?, payload })
     }
-    Ok(())
+
+    /// One of the smallest frames.
+    pub fn small() -> Result<Self> {
+        Self::new(SMALLEST_FRAME)
+    }
+
+    pub fn send(&self, count: usize) -> Result<()> {
+        let to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
+        let to = [Some(SockaddrIn::from(to)); BATCH];
+        let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+        let mut left = count;
+        while left > 0 {
+            left -= send_batch(&self.socket, &self.payload, &mut headers, &to[..left.min(BATCH)])?;
+        }
+        Ok(())
+    }
 }
 
 /// Sends a datagram to each of these, at most [`BATCH`], and returns how many of them were sent.
 fn send_batch(
     socket: &UdpSocket,
+    payload: &[u8],
     headers: &mut MultiHeaders<SockaddrIn>,
     to: &[Option<SockaddrIn>],
 ) -> Result<usize> {
-    let payloads = [[IoSlice::new(b"x")]; BATCH];
+    let payloads = [[IoSlice::new(payload)]; BATCH];
     let sent = sendmmsg(socket.as_raw_fd(), headers, &payloads[..to.len()], to, [], MsgFlags::empty());
     Ok(sent.context("cannot send")?.count())
 }
 
 /// From as many sockets as it takes, and has the kernel confirm that each datagram was dropped.
 fn spread(pairs: usize) -> Result<()> {
-    let before = dropped()?;
-    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
-    let mut to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
-    for first in (0..pairs).step_by(PORTS) {
-        // The same source port each time: a new one would be another key.
-        let socket =
-            UdpSocket::bind(("192.0.2.1", u16::try_from(20_000 + first / PORTS)?)).context("no socket")?;
-        let ports = 1..=u16::try_from(PORTS.min(pairs - first))?;
-        let all: Vec<_> = ports
-            .map(|port| {
-                to.set_port(port);
-                Some(SockaddrIn::from(to))
-            })
-            .collect();
-        for batch in all.chunks(BATCH) {
-            let sent = send_batch(&socket, &mut headers, batch)?;
-            ensure!(sent == batch.len(), "only {sent} of {} datagrams were sent", batch.len());
+    confirmed(pairs, || {
+        let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+        for first in (0..pairs).step_by(PORTS) {
+            // The same source port each time: a new one would be another key.
+            let socket = UdpSocket::bind(("192.0.2.1", u16::try_from(20_000 + first / PORTS)?))
+                .context("no socket")?;
+            for batch in ports(PORTS.min(pairs - first))?.chunks(BATCH) {
+                let sent = send_batch(&socket, b"x", &mut headers, batch)?;
+                ensure!(sent == batch.len(), "only {sent} of {} datagrams were sent", batch.len());
+            }
         }
-    }
-    let dropped = dropped()? - before;
-    ensure!(dropped == pairs as u64, "{pairs} datagrams were sent but {dropped} packets dropped");
-    Ok(())
+        Ok(())
+    })
+}
+
+/// So many ports of the destination.
+fn ports(count: usize) -> Result<Vec<Option<SockaddrIn>>> {
+    let to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
+    let to = |port| Some(SockaddrIn::from(SocketAddrV4::new(*to.ip(), port)));
+    Ok((1..=u16::try_from(count)?).map(to).collect())
 }
 
 /// What the classifier has dropped so far, as the kernel counts it.

@@ -10,7 +10,6 @@ use super::{
     ready::Ready,
     statistics::Sample,
     table::Figure,
-    tracefs,
 };
 
 const STARTS: usize = 20;
@@ -24,8 +23,7 @@ const QUESTIONS: [(&str, &str, &[&str]); 3] = [
 
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     eprintln!("start: {STARTS} starts of each");
-    let bpftrace = tracefs::mount().map_err(|error| eprintln!("skipped: bpftrace needs tracefs: {error:#}"));
-    let bpftrace = bpftrace.ok().and_then(|()| Tool::find("bpftrace"));
+    let bpftrace = Tool::bpftrace();
     let mut times = QUESTIONS.map(|_| Vec::new());
     let mut others = Vec::new();
     // The first round brings the files into the page cache.

@@ -34,8 +34,8 @@ impl Figure {
         Self { paired: Some((median, middle_half)), ..self }
     }
 
-    pub fn with_ratios(self, least: f64, paired: f64) -> Self {
-        Self { ratio: Some(least), paired_ratio: Some(paired), ..self }
+    pub fn with_ratios(self, least: Option<f64>, paired: Option<f64>) -> Self {
+        Self { ratio: least, paired_ratio: paired, ..self }
     }
 
     fn cells(&self) -> Vec<String> {
@@ -128,7 +128,10 @@ mod tests {
 | an empty program |    22.0 | ns   |    0.5 |     0.90 |     23.0 |    1.5 |     0.80 |
 | memory           | 29000.0 | KiB  |        |          |          |        |          |
 ";
-        assert_eq!(markdown(&[first.with_paired(23.0, 1.5).with_ratios(0.9, 0.8), second]), expected);
+        assert_eq!(
+            markdown(&[first.with_paired(23.0, 1.5).with_ratios(Some(0.9), Some(0.8)), second]),
+            expected
+        );
     }
 
     /// Programs get the figures as measured, and a spread that was not measured as such.
