@@ -1,6 +1,7 @@
 //! Drops counted by anything a packet, a device or a call chain says.
 
 use std::{
+    iter,
     net::{Ipv6Addr, UdpSocket},
     os::unix::net::UnixDatagram,
     thread,
@@ -20,7 +21,7 @@ use crate::{
         is_guest,
         net::{CLOSED, Net},
         udp_receiver,
-        watch::{Reports, Watch},
+        watch::{Reports, Stream, Watch},
     },
 };
 
@@ -243,24 +244,29 @@ fn folded() {
 
 fn churn() {
     const PORTS: u16 = 6000;
+    /// New keys until a report has been seen: with as many again of an interval before it there is still room.
+    const AT_ONCE: u16 = 400;
     let net = Net::quiet();
-    // In each interval there are more new keys than old ones have room for.
-    let watch = Watch::start(&["-o", "json", "-i", "50ms", "-b", "dport,netns", "--max-rows", "1000"]);
-    net.run(|| {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        for port in 1..=PORTS {
-            let times = if port % 100 == 1 { 3 } else { 1 };
-            for _ in 0..times {
+    let watch = Stream::start(&["-i", "50ms", "-b", "dport,netns", "--max-rows", "1000"]);
+    let send_to = |ports: Vec<u16>| {
+        net.run(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            for port in ports {
                 while socket.send_to(b"x", ("127.0.0.1", port)).is_err() {}
             }
-            if port % 10 == 0 {
-                thread::sleep(Duration::from_millis(3));
-            }
-        }
-        // An early one comes back.
-        while socket.send_to(b"x", ("127.0.0.1", 1)).is_err() {}
-    });
-    let reports = watch.stop();
+        });
+    };
+    let mut seen = Vec::new();
+    for first in (1..=PORTS).step_by(usize::from(AT_ONCE)) {
+        let ports = first..first + AT_ONCE;
+        send_to(ports.flat_map(|port| iter::repeat_n(port, if port % 100 == 1 { 3 } else { 1 })).collect());
+        seen.extend(watch.catch_up());
+    }
+    // An early one comes back.
+    send_to(vec![1]);
+    let mut reports = watch.stop();
+    seen.append(&mut reports.reports);
+    reports.reports = seen;
     let here = |row: &Value| row["netns"]["inum"] == net.inum();
     assert_eq!(count(&reports, here), u64::from(PORTS) + 2 * u64::from(PORTS / 100) + 1);
     assert_eq!(reports.lost("map_full"), 0, "{}", reports.stderr);
