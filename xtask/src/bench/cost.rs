@@ -79,6 +79,21 @@ pub fn measure_trace(dropwatch: &Path, [small, large]: [usize; 2], rounds: u32) 
     Ok([of_small, of_large])
 }
 
+/// A key that is another one at each drop, of ever more.
+pub fn measure_many(dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for keys in [64, 2_048, 49_152] {
+        let sender = Sender::start_rotating(keys)?;
+        let names = ["dport", &format!("dropwatch -b dport, {keys} ports in turn")];
+        let room = (4 * keys).to_string();
+        let args = ["-b", "dport", "--max-rows", &room];
+        let contenders = vec![Contender::dropwatch(names, dropwatch, &args, true, &sender)?];
+        let nothing = format!("a sent and dropped packet, to {keys} ports in turn, nothing attached");
+        figures.extend(compare(&format!("many.{keys}"), &nothing, contenders, &sender, rounds.div_ceil(2))?);
+    }
+    Ok(figures)
+}
+
 /// With nothing attached and the benchmark's own programs in the same rounds.
 fn compare(
     part: &str,

@@ -66,6 +66,8 @@ enum Part {
     Cost,
     /// The time that a drop takes longer with each key, with all, and with a filter
     Keys,
+    /// The time that a drop takes longer when each is of another row, of ever more
+    Many,
     /// The time from the start of the program until it counts
     Start,
     /// The processor time of reports, by their number of rows
@@ -88,6 +90,7 @@ impl Part {
         let figures = match self {
             Self::Cost => cost::measure(dropwatch, rounds),
             Self::Keys => cost::measure_keys(dropwatch, rounds),
+            Self::Many => cost::measure_many(dropwatch, rounds),
             Self::Start => start::measure(dropwatch),
             Self::Growth => growth::measure(dropwatch),
             Self::Idle => growth::measure_idle(dropwatch),

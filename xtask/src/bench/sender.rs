@@ -1,6 +1,7 @@
 //! Drops on demand: a private network namespace in which every datagram is dropped on its way out.
 
 use std::{
+    cell::Cell,
     fs,
     io::IoSlice,
     net::{SocketAddrV4, UdpSocket},
@@ -78,10 +79,19 @@ impl Sender {
 
     /// One whose frames have so many bytes.
     pub fn start_with(frame: usize) -> Result<Self> {
+        Self::serving(move || Source::new(frame))
+    }
+
+    /// One that sends to so many ports in turn, at most [`PORTS`].
+    pub fn start_rotating(ports: usize) -> Result<Self> {
+        Self::serving(move || Source::rotating(ports))
+    }
+
+    fn serving(source: impl FnOnce() -> Result<Source> + Send + 'static) -> Result<Self> {
         let (counts, requests) = sync_channel(1);
         let (answers, times) = sync_channel(1);
         let thread =
-            thread::Builder::new().name("sender".into()).spawn(move || serve(frame, &requests, &answers));
+            thread::Builder::new().name("sender".into()).spawn(move || serve(source, &requests, &answers));
         let thread = thread.context("cannot start a thread")?;
         let sender = Self { counts: Some(counts), times, thread: Some(thread) };
         // A namespace that cannot be made is known before anything is measured.
@@ -127,8 +137,12 @@ impl Drop for Sender {
 }
 
 /// The thread: makes the namespace, then drops as often as asked.
-fn serve(frame: usize, requests: &Receiver<Request>, answers: &SyncSender<Result<Vec<Duration>>>) {
-    let source = match set_up(frame) {
+fn serve(
+    source: impl FnOnce() -> Result<Source>,
+    requests: &Receiver<Request>,
+    answers: &SyncSender<Result<Vec<Duration>>>,
+) {
+    let source = match set_up().and_then(|()| source()) {
         Ok(source) => source,
         Err(error) => {
             let _ = answers.send(Err(error.context("cannot make a namespace whose packets are dropped")));
@@ -147,11 +161,11 @@ fn serve(frame: usize, requests: &Receiver<Request>, answers: &SyncSender<Result
     }
 }
 
-fn set_up(frame: usize) -> Result<Source> {
+fn set_up() -> Result<()> {
     namespace()?;
     pin().context("cannot stay on one processor")?;
     take_precedence();
-    Source::new(frame)
+    Ok(())
 }
 
 /// Moves this thread to a network namespace from which nothing gets out.
@@ -242,17 +256,30 @@ pub fn processor_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("no processor time")?.into())
 }
 
-/// A socket, and what it sends.
+/// A socket, what it sends, and where to: to each in turn.
 pub struct Source {
     socket: UdpSocket,
     payload: Vec<u8>,
+    to: Vec<Option<SockaddrIn>>,
+    next: Cell<usize>,
 }
 
 impl Source {
     /// One whose frames have so many bytes.
     fn new(frame: usize) -> Result<Self> {
+        let to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
+        Self::to(vec![Some(SockaddrIn::from(to)); BATCH], frame)
+    }
+
+    /// One whose frames go to so many ports in turn.
+    fn rotating(count: usize) -> Result<Self> {
+        Self::to(ports(count)?, SMALLEST_FRAME)
+    }
+
+    fn to(to: Vec<Option<SockaddrIn>>, frame: usize) -> Result<Self> {
         let payload = vec![b'x'; frame.saturating_sub(HEADERS)];
-        Ok(Self { socket: UdpSocket::bind("192.0.2.1:0").context("no socket")?, payload })
+        let socket = UdpSocket::bind("192.0.2.1:0").context("no socket")?;
+        Ok(Self { socket, payload, to, next: Cell::new(0) })
     }
 
     /// One of the smallest frames.
@@ -261,12 +288,18 @@ impl Source {
     }
 
     pub fn send(&self, count: usize) -> Result<()> {
-        let to: SocketAddrV4 = DESTINATION.parse().context("no address")?;
-        let to = [Some(SockaddrIn::from(to)); BATCH];
         let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
         let mut left = count;
         while left > 0 {
-            left -= send_batch(&self.socket, &self.payload, &mut headers, &to[..left.min(BATCH)])?;
+            let rest = &self.to[self.next.get()..];
+            let sent = send_batch(
+                &self.socket,
+                &self.payload,
+                &mut headers,
+                &rest[..rest.len().min(left).min(BATCH)],
+            )?;
+            self.next.set((self.next.get() + sent) % self.to.len());
+            left -= sent;
         }
         Ok(())
     }
