@@ -29,6 +29,12 @@ pub(crate) fn beside_loader<T>(work: impl FnOnce() -> T) -> (EbpfLoader<'static>
     })
 }
 
+/// Frees what a loader has read, some hundred thousand pieces, while others go on.
+pub(crate) fn discard(loader: EbpfLoader<'static>) {
+    // Without a thread it is freed here.
+    let _ = thread::Builder::new().name("loader".into()).spawn(move || drop(loader));
+}
+
 impl<T> KernelTypes<T> {
     /// Reads the kernel's type information; without it, says who takes it, and what kernel it takes.
     pub fn read(who_takes: &str, layout: impl FnOnce(&btf::Btf<'_>) -> Result<T, Missing>) -> Result<Self> {

@@ -20,7 +20,7 @@ use dropwatch_common::{
 use crate::{
     count_map::{Counters, Drops, Rows},
     filter::Filter,
-    groundwork::{KernelTypes, beside_loader, drops_nest},
+    groundwork::{KernelTypes, beside_loader, discard, drops_nest},
     keys::Key,
     offsets::KernelLayout,
     references::Resolver,
@@ -148,18 +148,17 @@ impl Probe {
 
     fn attach_variant(
         config: &ProbeConfig,
-        loader: EbpfLoader<'static>,
+        mut loader: EbpfLoader<'static>,
         nested: bool,
         has_reason: bool,
     ) -> Result<Self> {
+        let flag = |is_set| if is_set { &1_u8 } else { &0 };
         // The cache is room beside the rows asked for: who asks for fewer than it has means it.
         let cached = !nested && config.max_rows as usize > cache::SLOTS;
-        // Of a life of its own, as long as what it borrows here.
-        let mut loader = loader;
         let mut ebpf = loader
-            .override_global(names::HAS_REASON, &u8::from(has_reason), true)
-            .override_global(names::NESTED, &u8::from(nested), true)
-            .override_global(names::CACHED, &u8::from(cached), true)
+            .override_global(names::HAS_REASON, flag(has_reason), true)
+            .override_global(names::NESTED, flag(nested), true)
+            .override_global(names::CACHED, flag(cached), true)
             .map_max_entries(names::COUNTS, config.max_rows)
             .load(OBJECT)?;
         let counters =
@@ -167,6 +166,7 @@ impl Probe {
         let program: &mut RawTracePoint = program(&mut ebpf, names::COUNT_DROP)?.try_into()?;
         program.load()?;
         let link = program.attach(TRACEPOINT).and_then(|id| program.take_link(id))?;
+        discard(loader);
         let program = program.fd()?.try_clone()?;
         Self::new(ebpf, counters, program, Link::Raw(link), has_reason)
     }
