@@ -183,7 +183,7 @@ fn slow_reader() {
 fn ten_million() {
     const ALL: usize = 10_000_000;
     // Emulated machines are slower by a factor of thirty.
-    let all = if is_guest() { ALL / 20 } else { ALL };
+    let all = if is_guest() { ALL / 100 } else { ALL };
     let cpus = thread::available_parallelism().map_or(2, usize::from);
     let nets: Vec<_> = (0..cpus).map(|_| Net::new()).collect();
     let watch = Watch::start(&["-o", "json", "-i", "10ms"]);
