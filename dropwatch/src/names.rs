@@ -1,6 +1,6 @@
 //! Names for what the kernel counts by number, read in the background before a report needs them.
 
-use std::{sync::Arc, thread, thread::JoinHandle, time::Duration};
+use std::{sync::Arc, thread, thread::JoinHandle};
 
 use crate::{
     console::warn,
@@ -11,10 +11,6 @@ use crate::{
     symbols::{Location, Status, Symbols, Table},
     sys::trim_memory,
 };
-
-/// How long printing waits for a symbol table that is being read: far longer than it takes anywhere. Snapshots are
-/// taken on time meanwhile.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Symbols and reasons of the running kernel.
 #[derive(Debug)]
@@ -65,7 +61,7 @@ impl KernelNames {
         if let Some(thread) = self.loading.take() {
             self.reasons = Some(thread.join().unwrap_or_default());
         }
-        let table = self.symbols.table(PATIENCE);
+        let table = self.symbols.table();
         if self.generation != Some(table.generation()) {
             self.generation = Some(table.generation());
             // Looked for once in each table: it takes longer than a report.

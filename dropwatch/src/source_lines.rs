@@ -195,7 +195,7 @@ void other(void)
             + &line("_etext", found[1][0].addr + found[1][0].size.unwrap() as u64);
         let index = Index::read(text.as_bytes()).unwrap();
         let saved = crate::kallsyms::saved::Saved { index, slide: 0, warnings: Vec::new() };
-        let table = Symbols::start(KallsymsSource::Saved(saved)).table(std::time::Duration::ZERO);
+        let table = Symbols::start(KallsymsSource::Saved(saved)).table();
         Some((vmlinux, table))
     }
 

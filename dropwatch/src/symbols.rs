@@ -7,7 +7,6 @@ mod watch;
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::kallsyms::saved::Saved;
 use crate::kallsyms::{self, Index, ModuleRange, State};
@@ -66,19 +65,19 @@ impl Symbols {
         Some(Follower { shared: Arc::clone(&self.shared), generation: table.generation })
     }
 
-    /// The newest table there is, after waiting at most `wait` for one that is being loaded. It may be empty
-    /// (see [`Table::status`]) or miss a module that was loaded this instant.
+    /// The newest table, once none is being read. It may be empty (see [`Table::status`]) or miss a module that
+    /// was loaded this instant.
+    ///
+    /// However long that takes, on a machine whose CPUs are all taken by what is watched: who waits prints, and
+    /// does not count.
     #[must_use]
-    pub fn table(&self, wait: Duration) -> Arc<Table> {
+    pub fn table(&self) -> Arc<Table> {
         if let Some(wake) = &self.wake {
             wake.check_modules(&self.shared);
         }
         let state = self.shared.lock();
-        let (state, _) = self
-            .shared
-            .loaded
-            .wait_timeout_while(state, wait, |state| state.is_loading)
-            .unwrap_or_else(PoisonError::into_inner);
+        let is_loading = |state: &mut Published| state.is_loading;
+        let state = self.shared.loaded.wait_while(state, is_loading).unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&state.table)
     }
 }
@@ -418,7 +417,7 @@ mod tests {
     fn a_saved_table_is_there_at_once() {
         let index = Index::read(CORE.as_bytes()).unwrap();
         let saved = Saved { index, slide: 0, warnings: Vec::new() };
-        let table = Symbols::start(KallsymsSource::Saved(saved)).table(Duration::ZERO);
+        let table = Symbols::start(KallsymsSource::Saved(saved)).table();
         assert_eq!(table.status(), &Status::Ready);
         assert_eq!(table.locate(0xffff_ffff_8100_0001).to_string(), "tcp_v4_rcv+0x1/0x8d0 [kernel]");
     }

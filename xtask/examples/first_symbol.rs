@@ -11,9 +11,6 @@ use blazesym::{
 use dropwatch::symbols::{KallsymsSource, Symbols};
 use nix::time::{ClockId, clock_gettime};
 
-/// Much longer than any kernel's table takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 fn main() -> Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [resolver, address] = &arguments[..] else { bail!("expected a resolver and an address") };
@@ -36,7 +33,7 @@ fn processor_time() -> Result<Duration> {
 }
 
 fn dropwatch(address: u64) -> Option<String> {
-    let table = Symbols::start(KallsymsSource::Running).table(PATIENCE);
+    let table = Symbols::start(KallsymsSource::Running).table();
     table.locate(address).symbol.map(|symbol| symbol.name.to_string())
 }
 

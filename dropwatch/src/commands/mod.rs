@@ -16,7 +16,6 @@ use crate::{
     failure::{Failure, Refusal},
     filter::Filter,
     kallsyms::saved::{Running, Saved},
-    names::PATIENCE,
     probe::{KernelFilter, Probe, ProbeConfig},
     set_keeper,
     symbols::{KallsymsSource, Symbols},
@@ -110,7 +109,7 @@ fn attach_filtered<P>(
         return Ok((attach(filter)?, Symbols::start(source)));
     };
     let symbols = Symbols::start(source);
-    let table = symbols.table(PATIENCE);
+    let table = symbols.table();
     let sets = set_keeper::resolve(filter, &table)?;
     let mut probe = attach(Some(KernelFilter::new(filter, sets)))?;
     if let (Some(maps), Some(follower)) = (take_ranges(&mut probe), symbols.follower(&table)) {

@@ -29,6 +29,10 @@ use crate::{
 /// Intervals that may wait for a slow reader before ticks are missed.
 const QUEUE: usize = 16;
 
+/// Said once until it is over: it may be many reports.
+const BEHIND: &str = "reports are due faster than they are printed or read: some are left out, and the next one covers \
+                      their drops";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -83,6 +87,7 @@ async fn collect(
     stop: &mut Stop,
 ) -> Result<()> {
     let mut schedule = Schedule::new(collector.since(), config.interval, config.duration, config.reports);
+    let mut behind = false;
     loop {
         let tick = schedule.next();
         tokio::select! {
@@ -100,9 +105,14 @@ async fn collect(
             warn(&format!("this report is late: it also covers the {missed} before it"));
         }
         match room {
-            Ok(room) => room.send(collector.interval()?),
+            Ok(room) => {
+                behind = false;
+                room.send(collector.interval()?);
+            }
             Err(TrySendError::Full(())) => {
-                warn("the reader of the reports is slow: this one is left out, the next covers its drops");
+                if !std::mem::replace(&mut behind, true) {
+                    warn(BEHIND);
+                }
             }
             Err(TrySendError::Closed(())) => return Ok(()),
         }
