@@ -90,6 +90,15 @@ pub struct Btf<'a> {
     base: Option<&'a Btf<'a>>,
 }
 
+/// What a tracepoint hands to a raw tracepoint program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracepoint {
+    /// The number of its type, by which a program with typed arguments is attached.
+    pub type_id: u32,
+    /// How many arguments.
+    pub arguments: usize,
+}
+
 /// Where a member lies in its struct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -226,19 +235,23 @@ impl<'a> Btf<'a> {
             .filter(|found| !found.name.is_empty())
     }
 
-    /// How many arguments a tracepoint hands to a raw tracepoint program.
+    /// A tracepoint, by its name.
     ///
     /// From the typedef `btf_trace_NAME` (since Linux 5.5): a pointer to a function whose first parameter is
     /// the tracepoint's private one and does not count.
     #[must_use]
-    pub fn tracepoint_args(&self, name: &str) -> Option<usize> {
+    pub fn tracepoint(&self, name: &str) -> Option<Tracepoint> {
         let name = format!("btf_trace_{name}");
-        self.types_called(&name).find_map(|decl| {
-            let pointer = self.resolve(decl.of(Kind::Typedef)?)?;
-            let prototype = self.resolve(pointer.of(Kind::Ptr)?)?;
-            prototype.of(Kind::FuncProto)?;
-            prototype.count.checked_sub(1)
-        })
+        self.layers()
+            .flat_map(|btf| {
+                (btf.first_id..).zip(btf.own_types()).filter(|(_, decl)| btf.is_called(decl.name, &name))
+            })
+            .find_map(|(type_id, decl)| {
+                let pointer = self.resolve(decl.of(Kind::Typedef)?)?;
+                let prototype = self.resolve(pointer.of(Kind::Ptr)?)?;
+                prototype.of(Kind::FuncProto)?;
+                Some(Tracepoint { type_id, arguments: prototype.count.checked_sub(1)? })
+            })
     }
 
     /// Where a member lies, such as `len` of `sk_buff`, `nd_net.net` of `net_device`.

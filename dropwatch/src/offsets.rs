@@ -2,15 +2,15 @@
 
 use dropwatch_common::{event::TraceOffsets, probe::Offsets};
 
-use crate::btf::Btf;
+use crate::btf::{Btf, Tracepoint};
 
 /// What the type information says about the tracepoint and the structures behind its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLayout {
     /// Where members are.
     pub offsets: Offsets,
-    /// How many arguments `skb:kfree_skb` has: 2, with a reason 3, with the receiving socket 4.
-    pub arguments: usize,
+    /// `skb:kfree_skb`. It has 2 arguments, with a reason 3, with the receiving socket 4.
+    pub tracepoint: Tracepoint,
 }
 
 /// What the type information does not have.
@@ -19,13 +19,24 @@ pub struct KernelLayout {
 pub struct Missing(String);
 
 impl KernelLayout {
+    /// Whether the tracepoint says why a packet is dropped.
+    #[must_use]
+    pub fn has_reason(&self) -> bool {
+        self.tracepoint.arguments > 2
+    }
+
+    /// Whether it says which socket would have received it.
+    #[must_use]
+    pub fn has_sock(&self) -> bool {
+        self.tracepoint.arguments > 3
+    }
+
     /// Reads the type information of the running kernel.
     ///
     /// # Errors
     /// The first member that is not there, or not of the size it is read with.
     pub fn read(btf: &Btf<'_>) -> Result<Self, Missing> {
-        let arguments =
-            btf.tracepoint_args("kfree_skb").ok_or_else(|| Missing("tracepoint kfree_skb".into()))?;
+        let tracepoint = btf.tracepoint("kfree_skb").ok_or_else(|| Missing("tracepoint kfree_skb".into()))?;
         let at = |aggregate: &str, path: &str, size: u32| member(btf, aggregate, path, size);
         let offsets = Offsets {
             skb_dev: at("sk_buff", "dev", 8)?,
@@ -48,7 +59,7 @@ impl KernelLayout {
             dst_dev: at("dst_entry", "dev", 8)?,
             sock_net: at("sock", "__sk_common.skc_net.net", 8)?,
         };
-        Ok(Self { offsets, arguments })
+        Ok(Self { offsets, tracepoint })
     }
 }
 
@@ -93,7 +104,7 @@ mod tests {
             return;
         };
         let layout = KernelLayout::read(&Btf::parse(&bytes).expect("type information")).expect("all members");
-        assert!((2..=4).contains(&layout.arguments), "{layout:?}");
+        assert!((2..=4).contains(&layout.tracepoint.arguments), "{layout:?}");
         let Offsets { skb_dev, skb_len, skb_head, skb_data, .. } = layout.offsets;
         assert_eq!(skb_data, skb_head + 8, "side by side in every kernel there has been");
         assert!(skb_dev < skb_len, "{layout:?}");

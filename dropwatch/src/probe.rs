@@ -1,16 +1,13 @@
 //! The probe in the kernel: load, attach, read, detach.
 
-use std::{io, os::fd::AsFd as _};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, MapError},
-    programs::{
-        BtfTracePoint, ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink,
-        tp_btf::BtfTracePointLink,
-    },
-};
+use aya::maps::{Array, MapData, MapError};
 use dropwatch_common::{
     cache, names,
     probe::{RangeSet, gather, keys},
@@ -20,19 +17,14 @@ use dropwatch_common::{
 use crate::{
     count_map::{Counters, Drops, Rows},
     filter::Filter,
-    groundwork::{KernelTypes, beside_loader, discard, drops_nest},
+    kernel_types::{KernelTypes, drops_nest},
     keys::Key,
-    offsets::KernelLayout,
+    loader::{Arguments, Loaded, Loader, Refused},
     references::Resolver,
     snapshot::{Losses, Snapshot},
     sys::{self, ProgramStats},
 };
 
-/// The BPF object: the committed one, or the one `DROPWATCH_BPF_OBJECT` named when this was built.
-pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_BPF_OBJECT"));
-
-/// The tracepoint.
-pub(crate) const TRACEPOINT: &str = "kfree_skb";
 /// Room for chains: a kernel has far fewer ways to drop a packet. Each takes a kilobyte.
 const MOST_CHAINS: u32 = 16_384;
 /// Room for names of interfaces.
@@ -107,18 +99,12 @@ pub struct Probe {
     resolver: Resolver,
     /// Until somebody else takes care of them.
     ranges: Option<Array<MapData, RangeSet>>,
-    program: ProgramFd,
-    link: Option<Link>,
+    program: Arc<OwnedFd>,
+    /// What keeps the program attached.
+    link: Option<OwnedFd>,
     has_reason: bool,
     #[cfg(feature = "bpf-log")]
     log: aya_log::EbpfLogger<&'static dyn log::Log>,
-}
-
-/// What keeps a program attached.
-#[expect(dead_code, reason = "held for what happens when it is dropped")]
-enum Link {
-    Raw(RawTracePointLink),
-    Typed(BtfTracePointLink),
 }
 
 impl Probe {
@@ -135,98 +121,63 @@ impl Probe {
     /// The kernel itself says whether the tracepoint has a `reason` argument: a program that could read a
     /// missing argument is refused at attach. That needs no BTF and trusts no version.
     fn attach_plain(config: &ProbeConfig) -> Result<Self> {
-        let (loader, nested) = beside_loader(drops_nest);
+        let nested = drops_nest();
         log::debug!("drops can nest on this kernel: {nested}");
-        match Self::attach_variant(config, loader, nested, true) {
+        match Self::attach_variant(config, nested, true) {
             Err(error) if is_missing_argument(&error) => {
                 log::debug!("the tracepoint has no reason argument");
-                Self::attach_variant(config, EbpfLoader::new(), nested, false)
+                Self::attach_variant(config, nested, false)
             }
             probe => probe,
         }
     }
 
-    fn attach_variant(
-        config: &ProbeConfig,
-        mut loader: EbpfLoader<'static>,
-        nested: bool,
-        has_reason: bool,
-    ) -> Result<Self> {
-        let flag = |is_set| if is_set { &1_u8 } else { &0 };
+    fn attach_variant(config: &ProbeConfig, nested: bool, has_reason: bool) -> Result<Self> {
         // The cache is room beside the rows asked for: who asks for fewer than it has means it.
         let cached = !nested && config.max_rows as usize > cache::SLOTS;
-        let mut ebpf = loader
-            .override_global(names::HAS_REASON, flag(has_reason), true)
-            .override_global(names::NESTED, flag(nested), true)
-            .override_global(names::CACHED, flag(cached), true)
-            .map_max_entries(names::COUNTS, config.max_rows)
-            .load(OBJECT)?;
-        let counters =
-            Counters::Drops(Drops::new(take(&mut ebpf, names::CACHE)?, take(&mut ebpf, names::COUNTS)?)?);
-        let program: &mut RawTracePoint = program(&mut ebpf, names::COUNT_DROP)?.try_into()?;
-        program.load()?;
-        let link = program.attach(TRACEPOINT).and_then(|id| program.take_link(id))?;
-        discard(loader);
-        let program = program.fd()?.try_clone()?;
-        Self::new(ebpf, counters, program, Link::Raw(link), has_reason)
+        let mut loaded = Loader::default()
+            .constant(names::HAS_REASON, u8::from(has_reason))
+            .constant(names::NESTED, u8::from(nested))
+            .constant(names::CACHED, u8::from(cached))
+            .max_entries(names::COUNTS, config.max_rows)
+            .load(names::COUNT_DROP, Arguments::Raw)?;
+        let drops = Drops::new(loaded.take(names::CACHE)?, loaded.take(names::COUNTS)?)?;
+        Self::new(loaded, Counters::Drops(drops), None, has_reason)
     }
 
     /// The program reads structures of the kernel, where its type information says they are.
     fn attach_typed(config: &ProbeConfig) -> Result<Self> {
-        let read =
-            || KernelTypes::read("keys and filters beyond location and reason take", KernelLayout::read);
-        let (mut loader, types) = beside_loader(read);
-        let KernelTypes { layout: KernelLayout { offsets, arguments }, nested, btf } = types?;
-        log::debug!("drops can nest on this kernel: {nested}");
-        let has_reason = arguments > 2;
-        let keys = config.keys();
-        let filter = config.filter.as_ref();
-        let rules = filter.map_or_else(RuleTable::default, |filter| filter.table);
-        let sets = filter.map_or(&[][..], |filter| &filter.sets);
-        let mut ebpf = loader
-            .override_global(names::HAS_REASON, &u8::from(has_reason), true)
-            .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
-            .override_global(names::NESTED, &u8::from(nested), true)
-            .override_global(names::KEYS, &keys, true)
-            .override_global(names::GATHER, &config.gathered(), true)
-            .override_global(names::OFFSETS, &offsets, true)
-            .override_global(names::FILTERED, &u8::from(filter.is_some()), true)
-            .override_global(names::RULES, &rules, true)
-            .map_max_entries(names::RANGES, u32::try_from(sets.len())?.max(1))
-            .map_max_entries(names::COUNTS, 1)
-            .map_max_entries(names::DEVICES, if keys & DEVICE_KEYS == 0 { 1 } else { MOST_DEVICES })
-            .map_max_entries(names::CHAINS, if keys & keys::STACK == 0 { 1 } else { MOST_CHAINS })
-            .load(OBJECT)?;
-        let counters = Counters::Rows(Rows::new(take(&mut ebpf, names::ROWS)?, config.max_rows)?);
-        let ranges = ranges(&mut ebpf, sets)?;
-        let program: &mut BtfTracePoint = program(&mut ebpf, names::COUNT_ROW)?.try_into()?;
-        program.load(TRACEPOINT, &btf)?;
-        if let Some(instructions) = program.info().ok().and_then(|info| info.verified_instruction_count()) {
-            log::debug!("the kernel's verifier looked at {instructions} instructions");
-        }
-        let link = program.attach().and_then(|id| program.take_link(id))?;
-        let program = program.fd()?.try_clone()?;
-        let probe = Self::new(ebpf, counters, program, Link::Typed(link), has_reason)?;
-        Ok(Self { ranges: Some(ranges), ..probe })
+        let types = KernelTypes::read("keys and filters beyond location and reason take", |_| Ok(()))?;
+        log::debug!("drops can nest on this kernel: {}", types.nested);
+        let (keys, filter) = (config.keys(), config.filter.as_ref());
+        let mut loaded = typed_loader(&types, filter, config.gathered())?
+            .constant(names::KEYS, keys)
+            .max_entries(names::DEVICES, if keys & DEVICE_KEYS == 0 { 1 } else { MOST_DEVICES })
+            .max_entries(names::CHAINS, if keys & keys::STACK == 0 { 1 } else { MOST_CHAINS })
+            .load(names::COUNT_ROW, Arguments::Typed(types.layout.tracepoint.type_id))?;
+        let rows = Rows::new(loaded.take(names::ROWS)?, config.max_rows)?;
+        let ranges = ranges(&mut loaded, filter)?;
+        Self::new(loaded, Counters::Rows(rows), Some(ranges), types.layout.has_reason())
     }
 
+    /// Attaches what is loaded, and ready to count.
     fn new(
-        mut ebpf: Ebpf,
+        mut loaded: Loaded,
         counters: Counters,
-        program: ProgramFd,
-        link: Link,
+        ranges: Option<Array<MapData, RangeSet>>,
         has_reason: bool,
     ) -> Result<Self> {
         Ok(Self {
             counters,
-            losses: Losses::new(take(&mut ebpf, names::LEDGER)?)?,
-            resolver: Resolver::new(take(&mut ebpf, names::DEVICES)?, take(&mut ebpf, names::CHAINS)?)?,
-            ranges: None,
-            program,
-            link: Some(link),
+            losses: Losses::new(loaded.take(names::LEDGER)?)?,
+            resolver: Resolver::new(loaded.take(names::DEVICES)?, loaded.take(names::CHAINS)?)?,
+            ranges,
+            link: Some(loaded.attach()?),
+            program: loaded.program(),
             has_reason,
             #[cfg(feature = "bpf-log")]
-            log: aya_log::EbpfLogger::init(&mut ebpf).context("this is no object built for logging")?,
+            log: aya_log::EbpfLogger::init_from_id(sys::program_id(loaded.program().as_fd())?)
+                .context("this is no object built for logging")?,
         })
     }
 
@@ -270,18 +221,30 @@ impl Probe {
 /// Keys that refer to interfaces.
 const DEVICE_KEYS: u32 = keys::IFACE | keys::NETNS;
 
-pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
-    ebpf.take_map(name).with_context(|| format!("the BPF object has no map {name}"))
-}
-
-pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
-    ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
+/// What every program with types is loaded with: what it is to gather, and the filter.
+pub(crate) fn typed_loader<T>(
+    types: &KernelTypes<T>,
+    filter: Option<&KernelFilter>,
+    gathered: u32,
+) -> Result<Loader> {
+    let loader = Loader::default()
+        .constant(names::HAS_REASON, u8::from(types.layout.has_reason()))
+        .constant(names::HAS_SOCK, u8::from(types.layout.has_sock()))
+        .constant(names::NESTED, u8::from(types.nested))
+        .constant(names::OFFSETS, types.layout.offsets)
+        .constant(names::GATHER, gathered)
+        .max_entries(names::COUNTS, 1);
+    let Some(filter) = filter else { return Ok(loader) };
+    Ok(loader
+        .constant(names::FILTERED, 1_u8)
+        .constant(names::RULES, filter.table)
+        .max_entries(names::RANGES, u32::try_from(filter.sets.len())?.max(1)))
 }
 
 /// The filter's sets, with the values that they have at the start.
-pub(crate) fn ranges(ebpf: &mut Ebpf, sets: &[RangeSet]) -> Result<Array<MapData, RangeSet>> {
-    let mut ranges = Array::try_from(take(ebpf, names::RANGES)?)?;
-    for (number, set) in (0..).zip(sets) {
+pub(crate) fn ranges(loaded: &mut Loaded, filter: Option<&KernelFilter>) -> Result<Array<MapData, RangeSet>> {
+    let mut ranges = Array::try_from(loaded.take(names::RANGES)?)?;
+    for (number, set) in (0..).zip(filter.map_or(&[][..], |filter| &filter.sets)) {
         ranges.set(number, *set, 0)?;
     }
     Ok(ranges)
@@ -289,25 +252,25 @@ pub(crate) fn ranges(ebpf: &mut Ebpf, sets: &[RangeSet]) -> Result<Array<MapData
 
 /// Whether attaching failed because the program reads an argument that the tracepoint does not have.
 fn is_missing_argument(error: &anyhow::Error) -> bool {
-    let Some(ProgramError::SyscallError(error)) = error.downcast_ref::<ProgramError>() else {
-        return false;
-    };
-    error.io_error.raw_os_error() == Some(libc::EINVAL)
+    let refused = error.downcast_ref();
+    matches!(refused, Some(Refused::Attach(error)) if error.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// Adds to a failure to load or attach what it means to the person who started us. The largest map is what there
 /// may be no memory for.
 pub(crate) fn explain(error: anyhow::Error, largest: &str) -> anyhow::Error {
     let errno = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
-    let creating_map =
-        error.chain().any(|cause| matches!(cause.downcast_ref(), Some(MapError::CreateError { .. })));
+    let making_map = error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(Refused::Map { .. }))
+            || matches!(cause.downcast_ref(), Some(MapError::CreateError { .. }))
+    });
     let advice = match errno {
         Some(libc::EPERM | libc::EACCES) => {
             "the kernel refused although the capabilities are there: in a container it takes those of the \
              host (not of a user namespace) and a seccomp profile that allows bpf(2)"
                 .to_owned()
         }
-        Some(libc::ENOMEM | libc::E2BIG) if creating_map => {
+        Some(libc::ENOMEM | libc::E2BIG) if making_map => {
             format!("the kernel has no memory for {largest}")
         }
         Some(libc::ENOENT) => "this kernel has no tracepoint skb:kfree_skb".to_owned(),

@@ -2,12 +2,13 @@
 #![expect(unsafe_code, reason = "mostly raw bpf(2) calls; each one says why it is sound")]
 
 use std::{
+    ffi::{CStr, c_char},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// How many keys one batch asks for at first.
@@ -28,6 +29,13 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
+/// Calls `bpf(2)` for something new: its descriptor, which no other program inherits.
+fn bpf_new(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(bpf(command, attr)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// An attribute with every byte zero, as bpf(2) wants the fields a command does not use.
 fn zeroed_attr() -> bpf_attr {
     // SAFETY: `bpf_attr` is a union of plain integers and structures of integers.
@@ -46,6 +54,117 @@ pub fn probe_bpf() -> io::Result<()> {
         // Anything else is the kernel's answer to a descriptor that does not exist.
         _ => Ok(()),
     }
+}
+
+/// A value as the kernel gets it.
+pub fn bytes_of<T: Pod>(value: &T) -> &[u8] {
+    // SAFETY: a `Pod` has no padding, so that all its bytes are initialised.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// The name of something new, cut to the length the kernel keeps.
+fn name_of(name: &str) -> [c_char; 16] {
+    let mut kept = [0; 16];
+    for (kept, byte) in kept[..15].iter_mut().zip(name.bytes()) {
+        *kept = byte.cast_signed();
+    }
+    kept
+}
+
+/// Makes a map; one of maps takes an example of what is inside.
+///
+/// # Errors
+/// Whatever the kernel answers, `EPERM` also for too much memory before Linux 5.11.
+pub fn create_map(
+    name: &str,
+    definition: &aya_obj::Map,
+    inner: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_1.map_type = definition.map_type();
+    attr.__bindgen_anon_1.key_size = definition.key_size();
+    attr.__bindgen_anon_1.value_size = definition.value_size();
+    attr.__bindgen_anon_1.max_entries = definition.max_entries();
+    attr.__bindgen_anon_1.map_flags = definition.map_flags();
+    attr.__bindgen_anon_1.map_name = name_of(name);
+    attr.__bindgen_anon_1.inner_map_fd = inner.map_or(0, |inner| inner.as_raw_fd().cast_unsigned());
+    bpf_new(bpf_cmd::BPF_MAP_CREATE, &mut attr)
+}
+
+/// Gives the only element of an array that was made by its definition the value in there.
+///
+/// # Errors
+/// Whatever the kernel answers; `InvalidInput` for a value that is not of the size in there.
+pub fn fill_map(map: BorrowedFd<'_>, definition: &aya_obj::Map) -> io::Result<()> {
+    let (key, value) = (0_u32, definition.data());
+    if value.len() != definition.value_size() as usize {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(&key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Ends all writing to a map from here, which makes its values constants to the verifier (Linux 5.2).
+///
+/// # Errors
+/// Whatever the kernel answers.
+pub fn freeze_map(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
+}
+
+/// A program for a tracepoint.
+#[derive(Clone, Copy, Debug)]
+pub struct NewProgram<'a> {
+    /// What tools call it.
+    pub name: &'a str,
+    /// Its licence: most helpers are for those of the GPL.
+    pub license: &'a CStr,
+    /// What it does.
+    pub instructions: &'a [bpf_insn],
+    /// The number of the tracepoint's type in the kernel's type information, for a program that has the arguments
+    /// with their types.
+    pub typed: Option<u32>,
+}
+
+/// Loads a program; with room for it, the verifier says what it thinks.
+///
+/// # Errors
+/// Whatever the kernel answers, `ENOSPC` for too little room.
+pub fn load_program(program: &NewProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let too_large = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32;
+    attr.__bindgen_anon_3.insns = program.instructions.as_ptr() as u64;
+    attr.__bindgen_anon_3.insn_cnt = program.instructions.len().try_into().map_err(too_large)?;
+    attr.__bindgen_anon_3.license = program.license.as_ptr() as u64;
+    attr.__bindgen_anon_3.prog_name = name_of(program.name);
+    if let Some(id) = program.typed {
+        attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+        attr.__bindgen_anon_3.expected_attach_type = bpf_attach_type::BPF_TRACE_RAW_TP as u32;
+        attr.__bindgen_anon_3.attach_btf_id = id;
+    }
+    if !log.is_empty() {
+        attr.__bindgen_anon_3.log_level = 1;
+        attr.__bindgen_anon_3.log_buf = log.as_mut_ptr() as u64;
+        attr.__bindgen_anon_3.log_size = log.len().try_into().map_err(too_large)?;
+    }
+    bpf_new(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+}
+
+/// Has a program run at a tracepoint for as long as the descriptor lives; one with types says itself at which.
+///
+/// # Errors
+/// `ENOENT` if there is no such tracepoint, `EINVAL` if it does not have all arguments that the program reads.
+pub fn attach_tracepoint(program: BorrowedFd<'_>, name: Option<&CStr>) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.raw_tracepoint.name = name.map_or(0, |name| name.as_ptr() as u64);
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd().cast_unsigned();
+    bpf_new(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)
 }
 
 /// Reads whole per-CPU hash maps of `u64` values with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6).
@@ -157,6 +276,26 @@ pub struct ProgramStats {
 /// # Errors
 /// Whatever the kernel answers, such as `EPERM`.
 pub fn program_stats(program: BorrowedFd<'_>) -> io::Result<ProgramStats> {
+    let (info, known) = program_info(program)?;
+    let counted = known >= std::mem::offset_of!(bpf_prog_info, recursion_misses) + size_of::<u64>();
+    Ok(ProgramStats {
+        runs: info.run_cnt,
+        run_time_ns: info.run_time_ns,
+        recursion_missed: counted.then_some(info.recursion_misses),
+    })
+}
+
+/// The number by which the kernel lists a program.
+///
+/// # Errors
+/// Whatever the kernel answers.
+#[cfg(feature = "bpf-log")]
+pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(program_info(program)?.0.id)
+}
+
+/// What the kernel says about a program, and how many bytes of it are its own.
+fn program_info(program: BorrowedFd<'_>) -> io::Result<(bpf_prog_info, usize)> {
     // SAFETY: a structure of plain integers.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
     let mut attr = zeroed_attr();
@@ -166,12 +305,7 @@ pub fn program_stats(program: BorrowedFd<'_>) -> io::Result<ProgramStats> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     // SAFETY: the kernel has left the number of bytes it knows in the same member.
     let known = unsafe { attr.info.info_len } as usize;
-    let counted = known >= std::mem::offset_of!(bpf_prog_info, recursion_misses) + size_of::<u64>();
-    Ok(ProgramStats {
-        runs: info.run_cnt,
-        run_time_ns: info.run_time_ns,
-        recursion_missed: counted.then_some(info.recursion_misses),
-    })
+    Ok((info, known))
 }
 
 /// Has the event loop tell when there is something to read.

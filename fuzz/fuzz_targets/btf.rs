@@ -9,7 +9,7 @@ fn ask(btf: &Btf<'_>) {
     for name in names.into_iter().chain(["skb_drop_reason", "sk_buff", "a"]) {
         let _ = btf.enum_values(name);
         let _ = btf.has_function(name);
-        let _ = btf.tracepoint_args(name);
+        let _ = btf.tracepoint(name);
         for path in ["a", "dev", "nd_net.net", "a.a.a"] {
             let _ = btf.field(name, path);
         }

@@ -58,7 +58,7 @@ fn look_up(btf: &Btf<'_>, aggregate: &str, path: &str) -> Option<Place> {
 fn ask_everything(btf: &Btf<'_>) {
     let _ = btf.enums().map(|found| found.values().count()).sum::<usize>();
     let _ = btf.enum_values("verdict");
-    let _ = (btf.tracepoint_args("kfree_skb"), btf.has_function("kfree_skb_list_reason"));
+    let _ = (btf.tracepoint("kfree_skb"), btf.has_function("kfree_skb_list_reason"));
     for path in ["dev", "cb", "pkt_type", "protocol", "nd_net.net", "ifindex", "no.such", "", "."] {
         let _ = (btf.field("sk_buff", path), btf.field("net_device", path));
     }
@@ -99,9 +99,9 @@ fn arguments_of_tracepoints_are_counted_without_the_private_one() {
     for big_endian in BOTH_ORDERS {
         let bytes = kernel(big_endian).finish();
         let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(btf.tracepoint_args("kfree_skb"), Some(4));
-        assert_eq!(btf.tracepoint_args("consume_skb"), Some(2));
-        assert_eq!(btf.tracepoint_args("kfree"), None);
+        assert_eq!(btf.tracepoint("kfree_skb").map(|found| found.arguments), Some(4));
+        assert_eq!(btf.tracepoint("consume_skb").map(|found| found.arguments), Some(2));
+        assert_eq!(btf.tracepoint("kfree"), None);
     }
 }
 
@@ -253,7 +253,7 @@ fn a_longer_header_is_skipped() {
     let mut bytes = kernel(false).finish();
     bytes[4] = 32;
     bytes.splice(24..24, [0xaa; 8]);
-    assert_eq!(Btf::parse(&bytes).unwrap().tracepoint_args("kfree_skb"), Some(4));
+    assert_eq!(Btf::parse(&bytes).unwrap().tracepoint("kfree_skb").map(|found| found.arguments), Some(4));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn cycles_end() {
     assert_eq!(btf.field("outer", "own"), None, "no size");
     assert_eq!(btf.field("holder", "array"), None);
     assert_eq!(btf.field("holder", "constant"), None);
-    assert_eq!(btf.tracepoint_args("cycle"), None);
+    assert_eq!(btf.tracepoint("cycle"), None);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn sizes_and_offsets_that_overflow_are_none() {
     for path in ["huge", "wild", "void"] {
         assert_eq!(btf.field("holder", path), None, "{path}");
     }
-    assert_eq!(btf.tracepoint_args("empty"), None, "no private parameter to leave out");
+    assert_eq!(btf.tracepoint("empty"), None, "no private parameter to leave out");
 }
 
 /// A name past the end, one without an end and one that is not UTF-8 are no names; what is beside them stays.
@@ -344,7 +344,7 @@ fn the_running_kernel_answers() {
     };
     let btf = Btf::parse(&bytes).unwrap();
     assert!(btf.type_count() > 10_000);
-    let arguments = btf.tracepoint_args("kfree_skb").unwrap();
+    let arguments = btf.tracepoint("kfree_skb").unwrap().arguments;
     assert!((2..=4).contains(&arguments), "{arguments} arguments");
     assert!(btf.has_function("schedule"));
     let len = btf.field("sk_buff", "len").unwrap();

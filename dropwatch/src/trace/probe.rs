@@ -1,31 +1,26 @@
 //! The probe of `trace`: load, attach, and what it says beside its records.
 
 use std::{
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use aya::{
-    EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramFd, tp_btf::BtfTracePointLink},
-};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use dropwatch_common::{
     event::{RateState, TraceOffsets, Unshown},
     names,
     probe::RangeSet,
-    rules::RuleTable,
 };
 
 use super::{batch::Batch, clock::Clock, rate};
 use crate::{
-    btf::Btf,
     config::TraceProbeConfig,
-    groundwork::{KernelTypes, beside_loader},
-    offsets::{KernelLayout, trace_offsets},
-    probe::{KernelFilter, OBJECT, TRACEPOINT, explain, program, ranges, take},
+    kernel_types::KernelTypes,
+    loader::Arguments,
+    offsets::trace_offsets,
+    probe::{KernelFilter, explain, ranges, typed_loader},
     sys,
 };
 
@@ -41,14 +36,15 @@ pub struct TraceProbe {
     ranges: Option<Array<MapData, RangeSet>>,
     unseen: Arc<Unseen>,
     sampling: Option<Sampling>,
-    link: Option<BtfTracePointLink>,
+    /// What keeps the program attached.
+    link: Option<OwnedFd>,
     has_reason: bool,
 }
 
 /// How many drops the probe has seen and not handed over.
 pub struct Unseen {
     counters: PerCpuArray<MapData, u64>,
-    program: ProgramFd,
+    program: Arc<OwnedFd>,
 }
 
 /// Tells the probe which share of the drops to take.
@@ -68,52 +64,33 @@ impl TraceProbe {
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
     pub fn attach(config: TraceProbeConfig, filter: Option<&KernelFilter>) -> Result<Self> {
-        let layout = |btf: &Btf<'_>| Ok((KernelLayout::read(btf)?, trace_offsets(btf)?));
-        let (loader, types) = beside_loader(|| KernelTypes::read("dropwatch trace takes", layout));
-        Self::load(config, filter, loader, types?)
+        let types = KernelTypes::read("dropwatch trace takes", trace_offsets)?;
+        Self::load(config, filter, &types)
             .map_err(|error| explain(error, &format!("a ring buffer of {RING_SIZE} bytes")))
     }
 
     fn load(
         config: TraceProbeConfig,
         filter: Option<&KernelFilter>,
-        loader: EbpfLoader<'static>,
-        types: KernelTypes<(KernelLayout, TraceOffsets)>,
+        types: &KernelTypes<TraceOffsets>,
     ) -> Result<Self> {
-        let KernelTypes { layout: (KernelLayout { offsets, arguments }, trace), nested, btf } = types;
-        let has_reason = arguments > 2;
-        let rules = filter.map_or_else(RuleTable::default, |filter| filter.table);
-        let sets = filter.map_or(&[][..], |filter| &filter.sets);
-        // Of a life of its own, as long as what it borrows here.
-        let mut loader = loader;
-        let mut ebpf = loader
-            .override_global(names::HAS_REASON, &u8::from(has_reason), true)
-            .override_global(names::HAS_SOCK, &u8::from(arguments > 3), true)
-            .override_global(names::NESTED, &u8::from(nested), true)
-            .override_global(names::GATHER, &filter.map_or(0, KernelFilter::gathered), true)
-            .override_global(names::OFFSETS, &offsets, true)
-            .override_global(names::FILTERED, &u8::from(filter.is_some()), true)
-            .override_global(names::RULES, &rules, true)
-            .override_global(names::TRACE_OFFSETS, &trace, true)
-            .override_global(names::SNAPLEN, &config.snaplen, true)
-            .override_global(names::RATE, &config.rate.unwrap_or(0), true)
-            .override_global(names::STACK, &u8::from(config.stack), true)
-            .override_global(names::RING_SIZE, &u64::from(RING_SIZE), true)
-            .map_max_entries(names::RANGES, u32::try_from(sets.len())?.max(1))
-            .map_max_entries(names::COUNTS, 1)
-            .map_max_entries(names::RING, RING_SIZE)
-            .load(OBJECT)?;
-        let ranges = ranges(&mut ebpf, sets)?;
-        let ring = RingBuf::try_from(take(&mut ebpf, names::RING)?)?;
-        let counters = PerCpuArray::try_from(take(&mut ebpf, names::UNSHOWN)?)?;
-        let state = Array::try_from(take(&mut ebpf, names::RATE_STATE)?)?;
-        let program: &mut BtfTracePoint = program(&mut ebpf, names::TRACE_DROP)?.try_into()?;
-        program.load(TRACEPOINT, &btf)?;
-        // Not before: the program refers to its maps by descriptors, which end with the maps.
+        let mut loaded = typed_loader(types, filter, filter.map_or(0, KernelFilter::gathered))?
+            .constant(names::TRACE_OFFSETS, types.more)
+            .constant(names::SNAPLEN, config.snaplen)
+            .constant(names::RATE, config.rate.unwrap_or(0))
+            .constant(names::STACK, u8::from(config.stack))
+            .constant(names::RING_SIZE, u64::from(RING_SIZE))
+            .max_entries(names::RING, RING_SIZE)
+            .load(names::TRACE_DROP, Arguments::Typed(types.layout.tracepoint.type_id))?;
+        let ranges = ranges(&mut loaded, filter)?;
+        let ring = RingBuf::try_from(loaded.take(names::RING)?)?;
+        let counters = PerCpuArray::try_from(loaded.take(names::UNSHOWN)?)?;
+        let state = Array::try_from(loaded.take(names::RATE_STATE)?)?;
         let sampling = config.rate.map(|limit| Sampling::new(state, limit)).transpose()?;
-        let link = program.attach().and_then(|id| program.take_link(id))?;
-        let unseen = Arc::new(Unseen { counters, program: program.fd()?.try_clone()? });
-        Ok(Self { ring, ranges: Some(ranges), unseen, sampling, link: Some(link), has_reason })
+        let link = Some(loaded.attach()?);
+        let unseen = Arc::new(Unseen { counters, program: loaded.program() });
+        let has_reason = types.layout.has_reason();
+        Ok(Self { ring, ranges: Some(ranges), unseen, sampling, link, has_reason })
     }
 
     /// Whether this kernel gives reasons for drops.

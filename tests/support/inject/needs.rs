@@ -151,7 +151,7 @@ pub fn tracepoint_tells_socket() -> bool {
     static TELLS: LazyLock<bool> = LazyLock::new(|| {
         let bytes = btf::read_vmlinux().expect("the kernel's type information");
         let types = Btf::parse(&bytes).expect("the kernel's type information");
-        types.tracepoint_args("kfree_skb").is_some_and(|arguments| arguments > 3)
+        types.tracepoint("kfree_skb").is_some_and(|found| found.arguments > 3)
     });
     *TELLS
 }

@@ -1,43 +1,27 @@
-//! What programs of the kernel are loaded with: aya's loader, and what the kernel's type information says.
+//! What the running kernel's type information says, for programs that are about to be loaded.
 
-use std::{path::Path, thread};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use aya::EbpfLoader;
 
-use crate::{btf, offsets::Missing};
+use crate::{
+    btf,
+    offsets::{KernelLayout, Missing},
+};
 
 /// What the running kernel says about itself, for programs that read its structures.
 pub(crate) struct KernelTypes<T> {
-    /// Where they find what they read.
-    pub layout: T,
+    /// The tracepoint, and where things are.
+    pub layout: KernelLayout,
+    /// More of that.
+    pub more: T,
     /// Whether a drop can interrupt the counting of another.
     pub nested: bool,
-    /// For aya, which looks up the tracepoint.
-    pub btf: aya::Btf,
-}
-
-/// Gets a loader, and does something meanwhile.
-///
-/// aya's loader reads and parses the type information for itself, needed or not, which takes longer than all the
-/// rest of a start.
-pub(crate) fn beside_loader<T>(work: impl FnOnce() -> T) -> (EbpfLoader<'static>, T) {
-    thread::scope(|scope| {
-        let loader = scope.spawn(EbpfLoader::new);
-        let done = work();
-        (loader.join().unwrap_or_default(), done)
-    })
-}
-
-/// Frees what a loader has read, some hundred thousand pieces, while others go on.
-pub(crate) fn discard(loader: EbpfLoader<'static>) {
-    // Without a thread it is freed here.
-    let _ = thread::Builder::new().name("loader".into()).spawn(move || drop(loader));
 }
 
 impl<T> KernelTypes<T> {
     /// Reads the kernel's type information; without it, says who takes it, and what kernel it takes.
-    pub fn read(who_takes: &str, layout: impl FnOnce(&btf::Btf<'_>) -> Result<T, Missing>) -> Result<Self> {
+    pub fn read(who_takes: &str, more: impl FnOnce(&btf::Btf<'_>) -> Result<T, Missing>) -> Result<Self> {
         let path = Path::new(btf::DIRECTORY).join(btf::VMLINUX);
         let bytes = btf::read_vmlinux().with_context(|| {
             format!(
@@ -46,11 +30,11 @@ impl<T> KernelTypes<T> {
             )
         })?;
         let btf = btf::Btf::parse(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
+        let cannot_use = || format!("cannot use {}", path.display());
         Ok(Self {
-            layout: layout(&btf).with_context(|| format!("cannot use {}", path.display()))?,
+            layout: KernelLayout::read(&btf).with_context(cannot_use)?,
+            more: more(&btf).with_context(cannot_use)?,
             nested: !guards_recursion(&bytes),
-            btf: aya::Btf::parse(&bytes, aya::Endianness::default())
-                .with_context(|| format!("cannot read {}", path.display()))?,
         })
     }
 }
