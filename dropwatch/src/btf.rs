@@ -15,9 +15,9 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod writer;
 
-use std::iter;
+use std::{borrow::Cow, iter, ops::Range};
 
-pub use sysfs::{DIRECTORY, VMLINUX, modules, read, read_vmlinux};
+pub use sysfs::{DIRECTORY, KernelBtf, LoadError, VMLINUX, modules, read, read_vmlinux};
 
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
@@ -79,9 +79,12 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Btf<'a> {
     order: Order,
-    types: &'a [u8],
-    strings: &'a [u8],
-    /// Where each type starts in `types`.
+    bytes: Cow<'a, [u8]>,
+    /// Where the types are in `bytes`.
+    types: Range<usize>,
+    /// Where the strings are in `bytes`.
+    strings: Range<usize>,
+    /// Where each type starts in the types.
     offsets: Vec<u32>,
     /// The number of the type at `offsets[0]`: those below are the base's, 0 is `void`.
     first_id: u32,
@@ -192,8 +195,8 @@ impl<'a> Btf<'a> {
     ///
     /// # Errors
     /// If the bytes are not type information, are cut short, or hold a kind of type made after this program.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        Self::index(bytes, None)
+    pub fn parse(bytes: impl Into<Cow<'a, [u8]>>) -> Result<Self, Error> {
+        Self::index(bytes.into(), None)
     }
 
     /// Reads the type information of a module (`/sys/kernel/btf/MODULE`, since Linux 5.11), which continues
@@ -201,19 +204,19 @@ impl<'a> Btf<'a> {
     ///
     /// # Errors
     /// Those of [`Btf::parse`], and if the two cannot belong together.
-    pub fn parse_split(bytes: &'a [u8], base: &'a Btf<'a>) -> Result<Self, Error> {
-        Self::index(bytes, Some(base))
+    pub fn parse_split(bytes: impl Into<Cow<'a, [u8]>>, base: &'a Btf<'a>) -> Result<Self, Error> {
+        Self::index(bytes.into(), Some(base))
     }
 
-    fn index(bytes: &'a [u8], base: Option<&'a Btf<'a>>) -> Result<Self, Error> {
-        let (order, types, strings) = sections(bytes)?;
+    fn index(bytes: Cow<'a, [u8]>, base: Option<&'a Btf<'a>>) -> Result<Self, Error> {
+        let (order, types, strings) = sections(&bytes)?;
         if base.is_some_and(|base| base.order != order) {
             return Err(Error::ByteOrder);
         }
         let first_id = base.map_or(Some(1), Btf::end_id).ok_or(Error::TooLarge)?;
         let first_string = base.map_or(Some(0), Btf::end_string).ok_or(Error::TooLarge)?;
-        let offsets = type_offsets(order, types, first_id)?;
-        let btf = Self { order, types, strings, offsets, first_id, first_string, base };
+        let offsets = type_offsets(order, &bytes[types.clone()], first_id)?;
+        let btf = Self { order, bytes, types, strings, offsets, first_id, first_string, base };
         btf.end_id().and(btf.end_string()).ok_or(Error::TooLarge)?;
         Ok(btf)
     }
@@ -282,6 +285,20 @@ impl<'a> Btf<'a> {
         self.offsets.len() + self.base.map_or(0, Btf::type_count)
     }
 
+    /// All of it, as the kernel shows it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn types(&self) -> &[u8] {
+        &self.bytes[self.types.clone()]
+    }
+
+    fn strings(&self) -> &[u8] {
+        &self.bytes[self.strings.clone()]
+    }
+
     fn end_id(&self) -> Option<u32> {
         self.first_id.checked_add(u32::try_from(self.offsets.len()).ok()?)
     }
@@ -296,7 +313,7 @@ impl<'a> Btf<'a> {
     }
 
     fn own_types(&self) -> impl Iterator<Item = Type<'_>> {
-        self.offsets.iter().filter_map(|&at| Type::read(self.order, self.types, at as usize))
+        self.offsets.iter().filter_map(|&at| Type::read(self.order, self.types(), at as usize))
     }
 
     fn types_called(&self, name: &str) -> impl Iterator<Item = Type<'_>> {
@@ -314,13 +331,13 @@ impl<'a> Btf<'a> {
     fn get(&self, id: u32) -> Option<Type<'_>> {
         let layer = self.layers().find(|btf| id >= btf.first_id)?;
         let at = *layer.offsets.get((id - layer.first_id) as usize)?;
-        Type::read(layer.order, layer.types, at as usize)
+        Type::read(layer.order, layer.types(), at as usize)
     }
 
     /// The bytes from a string's start to the end of all strings.
     fn string_bytes(&self, offset: u32) -> Option<&[u8]> {
         let layer = self.layers().find(|btf| offset >= btf.first_string)?;
-        layer.strings.get((offset - layer.first_string) as usize..)
+        layer.strings().get((offset - layer.first_string) as usize..)
     }
 
     /// A name; `None` if there is none at that offset, if it does not end, or if it is not UTF-8.
@@ -592,8 +609,8 @@ fn count(info: u32) -> usize {
     (info & 0x00ff_ffff) as usize
 }
 
-/// The parts of type information: its byte order, its types, its strings.
-fn sections(bytes: &[u8]) -> Result<(Order, &[u8], &[u8]), Error> {
+/// The parts of type information: its byte order, and where its types and its strings are.
+fn sections(bytes: &[u8]) -> Result<(Order, Range<usize>, Range<usize>), Error> {
     let truncated = |part, end| Error::Truncated { part, end, len: bytes.len() };
     let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(truncated("the header", HEADER_LEN as u64))?;
     let magic = [header[0], header[1]];
@@ -612,7 +629,8 @@ fn sections(bytes: &[u8]) -> Result<(Order, &[u8], &[u8]), Error> {
         let start = u64::from(header_len) + u64::from(at);
         let end = start + u64::from(len);
         let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-        range.and_then(|(start, end)| bytes.get(start..end)).ok_or(truncated(part, end))
+        let range = range.map(|(start, end)| start..end);
+        range.filter(|range| bytes.get(range.clone()).is_some()).ok_or(truncated(part, end))
     };
     Ok((order, section("the types", types_at, types_len)?, section("the strings", strings_at, strings_len)?))
 }

@@ -65,11 +65,11 @@ pub struct WatchConfig {
 }
 
 impl WatchConfig {
-    /// Checks the arguments.
+    /// Checks the arguments, with the names of this host.
     ///
     /// # Errors
     /// [`Failure::Usage`] with the argument, what is wrong with it, and what is right.
-    pub fn new(args: &WatchArgs) -> Result<Self, Failure> {
+    pub fn new(args: &WatchArgs, host: &Host) -> Result<Self, Failure> {
         let format =
             args.output.unwrap_or(if std::io::stdout().is_terminal() { Format::Table } else { Format::Text });
         at_least_one("--reports", args.reports)?;
@@ -86,7 +86,7 @@ impl WatchConfig {
             query: Query {
                 by: by(args.by.as_deref(), format)?,
                 max_rows: max_rows(args.max_rows)?,
-                filter: filter(args.filter.as_deref(), &Host::default())?,
+                filter: filter(args.filter.as_deref(), host)?,
             },
             kallsyms: args.kallsyms.clone(),
             ready_file: args.ready_file.clone(),
@@ -137,24 +137,23 @@ pub enum DocumentFormat {
 }
 
 impl CheckConfig {
-    /// Checks the arguments.
+    /// Checks the arguments, with the names of this host.
     ///
     /// # Errors
     /// [`Failure::Usage`] with the argument, what is wrong with it, and what is right.
-    pub fn new(args: &CheckArgs) -> Result<Self, Failure> {
+    pub fn new(args: &CheckArgs, host: &Host) -> Result<Self, Failure> {
         let settle = match args.settle.as_str() {
             "0" | "0s" | "0ms" => Duration::ZERO,
             text => duration("--settle", text)?,
         };
-        let host = Host::default();
-        let rules = rules(args, &host)?;
+        let rules = rules(args, host)?;
         let mut by = vec![Key::Location, Key::Reason];
         for key in rules.iter().flat_map(Rule::keys) {
             if !by.contains(&key) {
                 by.push(key);
             }
         }
-        let filter = filter(args.filter.as_deref(), &host)?;
+        let filter = filter(args.filter.as_deref(), host)?;
         Ok(Self {
             rules,
             settle,

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 
 use crate::{
+    btf::KernelBtf,
     check::rule::Vocabulary,
     filter::{Resolver, netns},
     reasons::{Loaded, Reasons, Source},
@@ -10,16 +11,23 @@ use crate::{
 };
 
 /// This host. What nobody asks for is not read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Host {
+    kernel: KernelBtf,
     reasons: OnceCell<Option<Reasons>>,
 }
 
 impl Host {
+    /// The host of this kernel.
+    #[must_use]
+    pub fn new(kernel: &KernelBtf) -> Self {
+        Self { kernel: kernel.clone(), reasons: OnceCell::new() }
+    }
+
     /// The reasons of the running kernel; none on kernels that give none.
     fn reasons(&self) -> Option<&Reasons> {
         let load = || {
-            let Loaded { reasons, source, warnings } = Reasons::load();
+            let Loaded { reasons, source, warnings } = Reasons::load(&self.kernel);
             let gives_none = matches!(source, Source::Nothing) && warnings.is_empty();
             (!gives_none).then_some(reasons)
         };

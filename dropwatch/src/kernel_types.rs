@@ -1,11 +1,9 @@
 //! What the running kernel's type information says, for programs that are about to be loaded.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 
 use crate::{
-    btf,
+    btf::{self, Btf, KernelBtf},
     offsets::{KernelLayout, Missing},
 };
 
@@ -21,20 +19,20 @@ pub(crate) struct KernelTypes<T> {
 
 impl<T> KernelTypes<T> {
     /// Reads the kernel's type information; without it, says who takes it, and what kernel it takes.
-    pub fn read(who_takes: &str, more: impl FnOnce(&btf::Btf<'_>) -> Result<T, Missing>) -> Result<Self> {
-        let path = Path::new(btf::DIRECTORY).join(btf::VMLINUX);
-        let bytes = btf::read_vmlinux().with_context(|| {
+    pub fn read(
+        kernel: &KernelBtf,
+        who_takes: &str,
+        more: impl FnOnce(&Btf<'_>) -> Result<T, Missing>,
+    ) -> Result<Self> {
+        let btf = kernel.get().with_context(|| {
             format!(
-                "{who_takes} the kernel's type information, {}: it takes a kernel with CONFIG_DEBUG_INFO_BTF=y",
-                path.display()
+                "{who_takes} the kernel's type information, that of a kernel built with CONFIG_DEBUG_INFO_BTF=y"
             )
         })?;
-        let btf = btf::Btf::parse(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
-        let cannot_use = || format!("cannot use {}", path.display());
         Ok(Self {
-            layout: KernelLayout::read(&btf).with_context(cannot_use)?,
-            more: more(&btf).with_context(cannot_use)?,
-            nested: !guards_recursion(&bytes),
+            layout: KernelLayout::read(btf)?,
+            more: more(btf)?,
+            nested: !guards_recursion(btf.bytes()),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread, thread::JoinHandle};
 
 use crate::{
+    btf::KernelBtf,
     console::warn,
     namespaces::Namespaces,
     reasons::{Loaded, Reason, Reasons, Source},
@@ -37,8 +38,8 @@ enum Lines {
 impl KernelNames {
     /// Starts reading the reasons, if the kernel gives any, beside the symbols.
     #[must_use]
-    pub fn new(symbols: Symbols, has_reason: bool) -> Self {
-        let load = || thread::Builder::new().name("reasons".into()).spawn(load_reasons).ok();
+    pub fn new(symbols: Symbols, has_reason: bool, kernel: KernelBtf) -> Self {
+        let load = || thread::Builder::new().name("reasons".into()).spawn(move || load_reasons(&kernel)).ok();
         Self {
             symbols,
             generation: None,
@@ -82,8 +83,8 @@ impl KernelNames {
 }
 
 /// Reads the reasons, and says once what will be missing.
-fn load_reasons() -> Reasons {
-    let Loaded { reasons, source, warnings } = Reasons::load();
+fn load_reasons(kernel: &KernelBtf) -> Reasons {
+    let Loaded { reasons, source, warnings } = Reasons::load(kernel);
     let causes: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     let causes = causes.join("; ");
     match source {

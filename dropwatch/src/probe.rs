@@ -15,6 +15,7 @@ use dropwatch_common::{
 };
 
 use crate::{
+    btf::KernelBtf,
     count_map::{Counters, Drops, Rows},
     filter::Filter,
     kernel_types::{KernelTypes, drops_nest},
@@ -112,10 +113,11 @@ impl Probe {
     ///
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
-    pub fn attach(config: &ProbeConfig) -> Result<Self> {
-        if config.is_plain() { Self::attach_plain(config) } else { Self::attach_typed(config) }.map_err(
-            |error| explain(error, &format!("{} rows: ask for fewer with --max-rows", config.max_rows)),
-        )
+    pub fn attach(config: &ProbeConfig, kernel: &KernelBtf) -> Result<Self> {
+        if config.is_plain() { Self::attach_plain(config) } else { Self::attach_typed(config, kernel) }
+            .map_err(|error| {
+                explain(error, &format!("{} rows: ask for fewer with --max-rows", config.max_rows))
+            })
     }
 
     /// The kernel itself says whether the tracepoint has a `reason` argument: a program that could read a
@@ -146,8 +148,9 @@ impl Probe {
     }
 
     /// The program reads structures of the kernel, where its type information says they are.
-    fn attach_typed(config: &ProbeConfig) -> Result<Self> {
-        let types = KernelTypes::read("keys and filters beyond location and reason take", |_| Ok(()))?;
+    fn attach_typed(config: &ProbeConfig, kernel: &KernelBtf) -> Result<Self> {
+        let types =
+            KernelTypes::read(kernel, "keys and filters beyond location and reason take", |_| Ok(()))?;
         log::debug!("drops can nest on this kernel: {}", types.nested);
         let (keys, filter) = (config.keys(), config.filter.as_ref());
         let mut loaded = typed_loader(&types, filter, config.gathered())?

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-pub use load::{LoadError, Loaded, Refreshed, Source};
+pub use load::{Loaded, Refreshed, Source};
 
 use crate::btf::{Btf, Enum};
 

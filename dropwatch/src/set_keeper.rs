@@ -7,6 +7,7 @@ use aya::maps::{Array, MapData};
 use dropwatch_common::probe::RangeSet;
 
 use crate::{
+    btf::KernelBtf,
     console::warn,
     filter::{Filter, Set},
     reasons::{Loaded, Reasons},
@@ -50,7 +51,7 @@ pub fn start(filter: &Filter, mut maps: Array<MapData, RangeSet>, follower: Foll
 fn rewrite(sets: &[Set], table: &Table, maps: &mut Array<MapData, RangeSet>) -> Result<()> {
     let is_reason = |set: &Set| matches!(set, Set::Reason { .. });
     let reasons = sets.iter().any(is_reason).then(|| {
-        let Loaded { reasons, .. } = Reasons::load();
+        let Loaded { reasons, .. } = Reasons::load(&KernelBtf::default());
         reasons
     });
     for (number, set) in (0..).zip(sets) {

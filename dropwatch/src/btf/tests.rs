@@ -1,3 +1,5 @@
+use std::{fs, io};
+
 use proptest::{collection::vec, prelude::*};
 
 use super::{writer::Writer, *};
@@ -263,7 +265,7 @@ fn an_unknown_kind_is_named() {
         let mut writer = Writer::new(false);
         writer.int("int", 4);
         writer.raw(0, kind, 0, false, 0, &[]);
-        let error = Btf::parse(&writer.finish()).unwrap_err();
+        let error = Btf::parse(writer.finish()).unwrap_err();
         assert_eq!(error, Error::UnknownKind { id: 2, kind: u8::try_from(kind).unwrap() });
     }
 }
@@ -274,7 +276,7 @@ fn huge_counts_are_truncations() {
     for kind in [4, 5, 6, 13, 15, 19] {
         let mut writer = Writer::new(false);
         writer.raw(0, kind, 0x00ff_ffff, false, 0, &[]);
-        assert!(matches!(Btf::parse(&writer.finish()), Err(Error::Truncated { part: "a type", .. })));
+        assert!(matches!(Btf::parse(writer.finish()), Err(Error::Truncated { part: "a type", .. })));
     }
 }
 
@@ -383,7 +385,7 @@ proptest! {
         for (name, kind, count, flag, last, tail) in types {
             writer.raw(name % 512, kind, count, flag, last, &tail);
         }
-        if let Ok(btf) = Btf::parse(&writer.finish()) {
+        if let Ok(btf) = Btf::parse(writer.finish()) {
             ask_everything(&btf);
         }
     }
@@ -413,4 +415,18 @@ proptest! {
             ask_everything(&split);
         }
     }
+}
+
+#[test]
+fn the_kernel_is_read_once_for_all_who_ask() {
+    let directory = tempfile::tempdir().unwrap();
+    let kernel = KernelBtf::at(directory.path());
+    let file = directory.path().join(VMLINUX);
+    fs::write(&file, self::kernel(false).finish()).unwrap();
+    let other = kernel.clone();
+    assert!(kernel.get().is_ok());
+    fs::remove_file(file).unwrap();
+    assert!(std::ptr::eq(other.get().unwrap(), kernel.get().unwrap()));
+    let missing = KernelBtf::at(directory.path()).get().unwrap_err();
+    assert!(matches!(&*missing, LoadError::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound));
 }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 
 use super::{attach, symbol_source};
 use crate::{
+    btf::KernelBtf,
     check::{
         document::{self, Findings},
         verdict::{Ending, Verdict, conclusion},
@@ -22,6 +23,7 @@ use crate::{
     console::{say, warn},
     failure::Failure,
     forward::Forwarder,
+    host::Host,
     names::KernelNames,
     preflight::{self, Needs},
     render::{Style, renderer},
@@ -38,15 +40,16 @@ pub const OURS: u8 = 125;
 /// # Errors
 /// A usage error, what cannot be done here, or a failure while running: all end with status 125.
 pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
-    let config = CheckConfig::new(args)?;
+    let kernel = KernelBtf::default();
+    let config = CheckConfig::new(args, &Host::new(&kernel))?;
     for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: false })? {
         warn(&warning);
     }
     let source = symbol_source(config.kallsyms.as_deref())?;
     // Before any thread is started, which would take what is meant for the command.
     let signals = Forwarder::block()?;
-    let (probe, probe_config, symbols) = attach(&config.query, source)?;
-    let mut names = KernelNames::new(symbols, probe.has_reason());
+    let (probe, probe_config, symbols) = attach(&config.query, source, &kernel)?;
+    let mut names = KernelNames::new(symbols, probe.has_reason(), kernel);
     let mut collector = Collector::new(probe, probe_config, false);
 
     let ending = run_command(&config, signals)?;

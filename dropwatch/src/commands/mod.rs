@@ -10,6 +10,7 @@ use aya::maps::{Array, MapData};
 use dropwatch_common::probe::RangeSet;
 
 use crate::{
+    btf::KernelBtf,
     cli::{Cli, Command},
     config::Query,
     console::{say, warn},
@@ -81,11 +82,15 @@ fn symbol_source(file: Option<&Path>) -> Result<KallsymsSource, Refusal> {
 ///
 /// # Errors
 /// What cannot be done here.
-fn attach(query: &Query, source: KallsymsSource) -> Result<(Probe, ProbeConfig, Symbols), Refusal> {
+fn attach(
+    query: &Query,
+    source: KallsymsSource,
+    kernel: &KernelBtf,
+) -> Result<(Probe, ProbeConfig, Symbols), Refusal> {
     let Query { by, max_rows, filter } = query;
     let probe = |filter| {
         let config = ProbeConfig { by: by.clone(), max_rows: *max_rows, filter };
-        Ok((Probe::attach(&config)?, config))
+        Ok((Probe::attach(&config, kernel)?, config))
     };
     let ((probe, config), symbols) =
         attach_filtered(filter.as_ref(), source, probe, |(probe, _)| probe.take_ranges())?;

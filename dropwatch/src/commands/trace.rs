@@ -15,10 +15,12 @@ use tokio::{
 
 use super::{attach_filtered, symbol_source};
 use crate::{
+    btf::KernelBtf,
     cli::TraceArgs,
     config::TraceConfig,
     console::{say, warn},
     failure::Failure,
+    host::Host,
     names::KernelNames,
     preflight::{self, Needs},
     probe::KernelFilter,
@@ -50,7 +52,8 @@ const GRACE: Duration = Duration::from_millis(10);
 /// # Errors
 /// A usage error, what cannot be done here, or a failure while running.
 pub fn run(args: &TraceArgs) -> Result<(), Failure> {
-    let config = TraceConfig::new(args)?;
+    let kernel = KernelBtf::default();
+    let config = TraceConfig::new(args, &Host::new(&kernel))?;
     for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: false })? {
         warn(&warning);
     }
@@ -59,17 +62,17 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(trace(&config, source))
+    runtime.block_on(trace(&config, source, kernel))
 }
 
-async fn trace(config: &TraceConfig, source: KallsymsSource) -> Result<(), Failure> {
+async fn trace(config: &TraceConfig, source: KallsymsSource, kernel: KernelBtf) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
     let output = Output::open(config).map_err(anyhow::Error::from)?;
-    let attach = |filter: Option<KernelFilter>| TraceProbe::attach(config.probe, filter.as_ref());
+    let attach = |filter: Option<KernelFilter>| TraceProbe::attach(config.probe, filter.as_ref(), &kernel);
     let (probe, symbols) = attach_filtered(config.filter.as_ref(), source, attach, TraceProbe::take_ranges)?;
     let end_of_line = Printer {
         output,
-        names: KernelNames::new(symbols, probe.has_reason()),
+        names: KernelNames::new(symbols, probe.has_reason(), kernel),
         unseen: probe.unseen(),
         count: config.count,
         limit: Limit::new(config.probe.rate),

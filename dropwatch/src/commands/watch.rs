@@ -12,11 +12,13 @@ use tokio::{
 use super::{attach, symbol_source};
 use crate::{
     aggregate::Interval,
+    btf::KernelBtf,
     cli::WatchArgs,
     collector::Collector,
     config::WatchConfig,
     console::{say, warn},
     failure::{Failure, Refusal},
+    host::Host,
     names::KernelNames,
     preflight::{self, Needs},
     printer::Printer,
@@ -38,7 +40,8 @@ const BEHIND: &str = "reports are due faster than they are printed or read: some
 /// # Errors
 /// A usage error, what cannot be done here, or a failure while running.
 pub fn run(args: &WatchArgs) -> Result<(), Failure> {
-    let config = WatchConfig::new(args)?;
+    let kernel = KernelBtf::default();
+    let config = WatchConfig::new(args, &Host::new(&kernel))?;
     for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: config.cost })? {
         warn(&warning);
     }
@@ -52,13 +55,13 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(watch(&config, source))
+    runtime.block_on(watch(&config, source, kernel))
 }
 
-async fn watch(config: &WatchConfig, source: KallsymsSource) -> Result<(), Failure> {
+async fn watch(config: &WatchConfig, source: KallsymsSource, kernel: KernelBtf) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
-    let (probe, probe_config, symbols) = attach(&config.query, source)?;
-    let names = KernelNames::new(symbols, probe.has_reason());
+    let (probe, probe_config, symbols) = attach(&config.query, source, &kernel)?;
+    let names = KernelNames::new(symbols, probe.has_reason(), kernel);
     let mut collector = Collector::new(probe, probe_config, config.cost);
     say("Monitoring for dropped packets");
     if let Some(file) = &config.ready_file {

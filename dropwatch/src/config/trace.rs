@@ -59,7 +59,7 @@ impl TraceConfig {
     ///
     /// # Errors
     /// [`Failure::Usage`] with the argument, what is wrong with it, and what is right.
-    pub fn new(args: &TraceArgs) -> Result<Self, Failure> {
+    pub fn new(args: &TraceArgs, host: &Host) -> Result<Self, Failure> {
         at_least_one("--count", args.count)?;
         at_least_one("--rate", args.rate.map(Into::into))?;
         if !(1..=MOST_BYTES).contains(&args.snaplen) {
@@ -80,7 +80,7 @@ impl TraceConfig {
         Ok(Self {
             format: has_lines.then_some(args.output.unwrap_or(TraceFormat::Text)),
             write,
-            filter: filter(args.filter.as_deref(), &Host::default())?,
+            filter: filter(args.filter.as_deref(), host)?,
             count: args.count,
             duration: args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?,
             probe: TraceProbeConfig { snaplen: args.snaplen, rate: args.rate, stack: args.stack },

@@ -3,10 +3,11 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::Reasons;
-use crate::btf::{self, Btf};
+use crate::btf::{self, Btf, KernelBtf, LoadError};
 
 /// Where tracefs is: mounted there by most systems, or (before Linux 4.1 and on some others) within debugfs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -20,7 +21,7 @@ pub struct Loaded {
     /// Where their names are from.
     pub source: Source,
     /// What could not be read, and therefore may be missing.
-    pub warnings: Vec<LoadError>,
+    pub warnings: Vec<Arc<LoadError>>,
 }
 
 /// What [`Reasons::refresh`] did.
@@ -29,7 +30,7 @@ pub struct Refreshed {
     /// How many names it read. Some may have been known before.
     pub added: usize,
     /// What could not be read, and therefore may be missing.
-    pub warnings: Vec<LoadError>,
+    pub warnings: Vec<Arc<LoadError>>,
 }
 
 /// Where the names of reasons are from.
@@ -41,27 +42,6 @@ pub enum Source {
     Format,
     /// Nowhere. Without warnings: the kernel has no reasons (before Linux 5.17; stable kernels: 5.15).
     Nothing,
-}
-
-/// A file that could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The system refused.
-    #[error("cannot read {}: {cause}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// It holds type information that is broken, or newer than this program.
-    #[error("cannot use {}: {cause}", path.display())]
-    Parse {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: btf::Error,
-    },
 }
 
 /// Where to look.
@@ -85,8 +65,8 @@ impl Reasons {
     /// Reads some 5 MB and more with many modules, which takes milliseconds, and keeps a few kilobytes. Never
     /// fails: without any source, reasons are numbers, and the warnings say why.
     #[must_use]
-    pub fn load() -> Loaded {
-        Self::load_from(&Places::of_the_system())
+    pub fn load(kernel: &KernelBtf) -> Loaded {
+        Self::load_from(kernel, &Places::of_the_system())
     }
 
     /// Reads the reasons of modules loaded since. Does little if there are none.
@@ -97,8 +77,8 @@ impl Reasons {
         self.refresh_from(&Places::of_the_system())
     }
 
-    pub(super) fn load_from(places: &Places) -> Loaded {
-        let from_btf = with_kernel(&places.btf, |kernel| {
+    pub(super) fn load_from(kernel: &KernelBtf, places: &Places) -> Loaded {
+        let from_btf = kernel.get().map(|kernel| {
             let mut reasons = Self::from_btf(kernel);
             let refreshed = reasons.read_modules(places, kernel);
             (reasons, refreshed.warnings)
@@ -113,12 +93,12 @@ impl Reasons {
         }
     }
 
-    fn load_format(formats: &[PathBuf], mut warnings: Vec<LoadError>) -> Loaded {
+    fn load_format(formats: &[PathBuf], mut warnings: Vec<Arc<LoadError>>) -> Loaded {
         for path in formats {
             match fs::read_to_string(path).map(|text| Self::from_format(&text)) {
                 Ok(Some(reasons)) => return Loaded { reasons, source: Source::Format, warnings },
                 Ok(None) => {}
-                Err(cause) => warnings.push(LoadError::Read { path: path.clone(), cause }),
+                Err(cause) => warnings.push(Arc::new(LoadError::Read { path: path.clone(), cause })),
             }
         }
         Loaded { reasons: Self::unknown(), source: Source::Nothing, warnings }
@@ -128,8 +108,10 @@ impl Reasons {
         if !self.has_new_modules(places) {
             return Refreshed::default();
         }
-        with_kernel(&places.btf, |kernel| self.read_modules(places, kernel))
-            .unwrap_or_else(|error| Refreshed { added: 0, warnings: vec![error] })
+        match KernelBtf::at(&places.btf).get() {
+            Ok(kernel) => self.read_modules(places, kernel),
+            Err(error) => Refreshed { added: 0, warnings: vec![error] },
+        }
     }
 
     /// Without subsystems, modules have nothing to tell, and the kernel need not be read again.
@@ -157,7 +139,7 @@ impl Reasons {
                 Ok(added) => refreshed.added += added,
                 // Unloaded between the listing and now.
                 Err(LoadError::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => refreshed.warnings.push(error),
+                Err(error) => refreshed.warnings.push(Arc::new(error)),
             }
         }
         refreshed
@@ -170,13 +152,4 @@ impl Reasons {
             Btf::parse_split(&bytes, kernel).map_err(|cause| LoadError::Parse { path: path(), cause })?;
         Ok(self.add_module(&module))
     }
-}
-
-/// Reads the kernel's type information for as long as it takes to ask it something.
-fn with_kernel<T>(directory: &Path, ask: impl FnOnce(&Btf<'_>) -> T) -> Result<T, LoadError> {
-    let path = || directory.join(btf::VMLINUX);
-    let bytes =
-        btf::read(directory, btf::VMLINUX).map_err(|cause| LoadError::Read { path: path(), cause })?;
-    let kernel = Btf::parse(&bytes).map_err(|cause| LoadError::Parse { path: path(), cause })?;
-    Ok(ask(&kernel))
 }

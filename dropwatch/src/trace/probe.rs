@@ -16,6 +16,7 @@ use dropwatch_common::{
 
 use super::{batch::Batch, clock::Clock, rate};
 use crate::{
+    btf::KernelBtf,
     config::TraceProbeConfig,
     kernel_types::KernelTypes,
     loader::Arguments,
@@ -63,8 +64,12 @@ impl TraceProbe {
     ///
     /// # Errors
     /// A refusal by the kernel, with what can be done about it.
-    pub fn attach(config: TraceProbeConfig, filter: Option<&KernelFilter>) -> Result<Self> {
-        let types = KernelTypes::read("dropwatch trace takes", trace_offsets)?;
+    pub fn attach(
+        config: TraceProbeConfig,
+        filter: Option<&KernelFilter>,
+        kernel: &KernelBtf,
+    ) -> Result<Self> {
+        let types = KernelTypes::read(kernel, "dropwatch trace takes", trace_offsets)?;
         Self::load(config, filter, &types)
             .map_err(|error| explain(error, &format!("a ring buffer of {RING_SIZE} bytes")))
     }
