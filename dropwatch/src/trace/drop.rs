@@ -4,13 +4,13 @@ use std::time::SystemTime;
 
 use dropwatch_common::event::known;
 
-use super::{clock::Clock, event::Event, frame::Frame, words::Words};
+use super::{clock::Clock, event::Event, frame::Frame};
 use crate::{
     references::trimmed,
     report::{Iface, Names, Netns, Value},
 };
 
-/// A drop, named and in words. What it has in common with the rows of a report reads as there.
+/// A drop, named. What it has in common with the rows of a report reads as there.
 #[derive(Clone, Debug)]
 pub struct Drop<'a> {
     /// When it happened.
@@ -29,15 +29,12 @@ pub struct Drop<'a> {
     pub event: Event<'a>,
     /// The packet as an Ethernet frame.
     pub frame: Frame<'a>,
-    /// The packet in words.
-    pub words: Words,
 }
 
 impl<'a> Drop<'a> {
     /// Gives names to an event.
     pub fn new(event: Event<'a>, clock: Clock, names: &mut impl Names, with_stack: bool) -> Self {
         let frame = Frame::new(&event);
-        let words = Words::of(&frame);
         let iface = event.ifindex().map(|index| Iface { index, name: event.iface().map(Into::into) });
         Self {
             time: clock.time(event.head.time),
@@ -48,7 +45,6 @@ impl<'a> Drop<'a> {
             stack: with_stack.then(|| stack(&event, names)),
             event,
             frame,
-            words,
         }
     }
 }

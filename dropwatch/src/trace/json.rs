@@ -23,7 +23,7 @@ const SCHEMA: u32 = 1;
 /// # Errors
 /// Those of the writer.
 pub fn write(drop: &Drop<'_>, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &DropObject::from(drop))?;
+    serde_json::to_writer(&mut *out, &DropObject::new(drop, &Words::of(&drop.frame)))?;
     writeln!(out)
 }
 
@@ -63,8 +63,8 @@ struct DropObject<'a> {
     stack: Option<JsonValue<'a>>,
 }
 
-impl<'a> From<&'a Drop<'_>> for DropObject<'a> {
-    fn from(drop: &'a Drop<'_>) -> Self {
+impl<'a> DropObject<'a> {
+    fn new(drop: &'a Drop<'_>, packet: &'a Words) -> Self {
         Self {
             schema: SCHEMA,
             r#type: "drop",
@@ -75,7 +75,7 @@ impl<'a> From<&'a Drop<'_>> for DropObject<'a> {
             netns: JsonValue(&drop.netns),
             cpu: drop.event.head.cpu,
             length: drop.event.head.length,
-            packet: Packet::from(&drop.words),
+            packet: Packet::from(packet),
             stack: drop.stack.as_ref().map(JsonValue),
         }
     }

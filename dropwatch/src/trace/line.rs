@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::drop::Drop;
+use super::{drop::Drop, words::Words};
 use crate::{render::escaped, report::Value};
 
 /// `TIME REASON LOCATION iface NAME netns INUM length BYTES: PACKET`, then the call chain if there is one.
@@ -16,7 +16,7 @@ pub fn write(drop: &Drop<'_>, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{time} {} {}", escaped(&drop.reason.words()), drop.location.words())?;
     write!(out, " iface {}", escaped(&drop.iface.words()))?;
     write!(out, " netns {}", escaped(&drop.netns.words()))?;
-    writeln!(out, " length {}: {}", drop.event.head.length, drop.words.text)?;
+    writeln!(out, " length {}: {}", drop.event.head.length, Words::of(&drop.frame).text)?;
     match &drop.stack {
         Some(Value::Stack(Some(frames))) => frames.iter().try_for_each(|frame| writeln!(out, "\t{frame}")),
         Some(_) => writeln!(out, "\t-"),

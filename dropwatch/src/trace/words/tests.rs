@@ -91,7 +91,7 @@ fn both(records: &[Vec<u8>]) -> Option<Vec<(String, String)>> {
     for record in records {
         let shown = Drop::new(Event::parse(record).unwrap(), clock(), &mut Small, false);
         capture.drop(&shown).unwrap();
-        ours.push(shown.words.text);
+        ours.push(Words::of(&shown.frame).text);
     }
     capture.flush().unwrap();
     drop(capture);
