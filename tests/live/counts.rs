@@ -12,7 +12,7 @@ use crate::{
     support::{
         frames::{self, IPV4, Packet},
         is_guest,
-        net::Net,
+        net::{Net, flood_all},
         udp_receiver,
         watch::{Reports, Stream, Watch},
     },
@@ -113,29 +113,12 @@ fn two_instances() {
     let net = Net::new();
     let fast = Watch::start(&["-o", "json", "-i", "20ms"]);
     let slow = Watch::start(&["-o", "json", "-i", "700ms"]);
-    net.flood(200_000);
     // A busy machine loses some on their way, elsewhere; not most.
-    let oracle = arrived(&[&net]);
+    let oracle = net.flood(200_000);
     let (fast, slow) = (fast.stop(), slow.stop());
     assert!(oracle > 100_000, "{oracle} datagrams got there");
     assert_eq!(fast.at(udp_receiver(), NO_SOCKET), oracle);
     assert_eq!(slow.at(udp_receiver(), NO_SOCKET), oracle);
-}
-
-/// How many datagrams have found no socket, by the kernel's own count, once no more are under way: a busy machine
-/// may deliver the last ones long after they were sent.
-fn arrived(nets: &[&Net]) -> u64 {
-    let still = Duration::from_millis(if is_guest() { 1000 } else { 200 });
-    let sum = || nets.iter().map(|net| net.no_ports()).sum::<u64>();
-    let mut last = sum();
-    loop {
-        thread::sleep(still);
-        let now = sum();
-        if now == last {
-            return now;
-        }
-        last = now;
-    }
 }
 
 fn full_map() {
@@ -187,12 +170,7 @@ fn ten_million() {
     let cpus = thread::available_parallelism().map_or(2, usize::from);
     let nets: Vec<_> = (0..cpus).map(|_| Net::new()).collect();
     let watch = Watch::start(&["-o", "json", "-i", "10ms"]);
-    thread::scope(|scope| {
-        for net in &nets {
-            scope.spawn(|| net.flood(all / cpus));
-        }
-    });
-    let oracle = arrived(&nets.iter().collect::<Vec<_>>());
+    let oracle = flood_all(&nets, all / cpus);
     let reports = watch.stop();
     // A busy machine loses some on their way, elsewhere; not most.
     assert!(oracle > all as u64 / 2, "{oracle} of {all} datagrams got there");

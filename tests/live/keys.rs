@@ -19,7 +19,7 @@ use crate::{
     support::{
         frames::{self, IPV4, Packet, VLAN},
         is_guest,
-        net::{CLOSED, Net},
+        net::{CLOSED, Net, flood_all},
         udp_receiver,
         watch::{Reports, Stream, Watch},
     },
@@ -285,12 +285,7 @@ fn replaced_in_a_flood() {
         (0..thread::available_parallelism().map_or(2, usize::from)).map(|_| Net::quiet()).collect();
     let filter = nets.iter().map(|net| format!("netns {}", net.inum())).collect::<Vec<_>>().join(" or ");
     let watch = Watch::start(&["-o", "json", "-i", "10ms", "-b", "dport", "--max-rows", "2", "-f", &filter]);
-    thread::scope(|scope| {
-        for net in &nets {
-            scope.spawn(|| net.flood(each));
-        }
-    });
-    let drops: u64 = nets.iter().map(Net::no_ports).sum();
+    let drops = flood_all(&nets, each);
     let reports = watch.stop();
     let lost: u64 =
         ["map_full", "update_failed", "recursion_missed"].map(|word| reports.lost(word)).iter().sum();

@@ -18,7 +18,7 @@ use nix::{
 
 use crate::support::{
     inject::{self, Prepared, garbage, wire},
-    net::Net,
+    net::{Net, flood_all},
     watch::Stream,
 };
 
@@ -79,11 +79,7 @@ fn count(prepared: &Prepared) -> u64 {
 fn flood(rival: &Path) {
     let nets = [Net::new(), Net::new()];
     let send = || {
-        thread::scope(|scope| {
-            for net in &nets {
-                scope.spawn(|| net.flood(50_000));
-            }
-        });
+        flood_all(&nets, 50_000);
     };
     row("a flood on two CPUs", rival, send, || nets.iter().map(Net::no_ports).sum());
 }

@@ -18,6 +18,8 @@ use nix::{
     sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg},
 };
 
+use super::is_guest;
+
 /// Where nobody listens: the discard port of a namespace in which nothing runs.
 pub const CLOSED: u16 = 9;
 
@@ -160,8 +162,10 @@ impl Net {
         }
     }
 
-    /// Sends `count` datagrams to a closed port as fast as this CPU can.
-    pub fn flood(&self, count: usize) {
+    /// Sends `count` datagrams to a closed port as fast as this CPU can; how many found no socket, by the kernel's own
+    /// count, once no more are under way: a busy machine delivers the last ones late, and loses some on their way.
+    pub fn flood(&self, count: usize) -> u64 {
+        let before = self.no_ports();
         self.run(|| {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
             let SocketAddr::V4(to) = SocketAddr::from(([127, 0, 0, 1], CLOSED)) else { unreachable!() };
@@ -183,6 +187,21 @@ impl Net {
                 left -= sent.map_or(0, Iterator::count);
             }
         });
+        self.settled(before + count as u64) - before
+    }
+
+    /// The datagrams that found no socket, once these are `all`, or for a while no more have come.
+    fn settled(&self, all: u64) -> u64 {
+        let still = Duration::from_millis(if is_guest() { 1000 } else { 200 });
+        let (mut last, mut since) = (self.no_ports(), Instant::now());
+        while last < all && since.elapsed() < still {
+            thread::sleep(Duration::from_millis(1));
+            let now = self.no_ports();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        last
     }
 
     /// Datagrams that found no socket, as the kernel itself counts them for the namespace.
@@ -198,6 +217,14 @@ impl Net {
         let column = names.split(' ').position(|name| name == counter).expect(counter);
         values.split(' ').nth(column).and_then(|value| value.parse().ok()).expect("a number")
     }
+}
+
+/// Floods all of them at once, each with as many: how many datagrams found no socket, as [`Net::flood`] has it.
+pub fn flood_all(nets: &[Net], each: usize) -> u64 {
+    thread::scope(|scope| {
+        let floods: Vec<_> = nets.iter().map(|net| scope.spawn(move || net.flood(each))).collect();
+        floods.into_iter().map(|flood| flood.join().expect("a flood")).sum()
+    })
 }
 
 /// Sends `count` datagrams to a closed port of the namespace this thread is in.
