@@ -39,8 +39,7 @@ pub fn fresh_program(variant: Variant) -> Result<PathBuf> {
     if variant == Variant::Log {
         build.args(["--features", "bpf-log"]);
     }
-    let object = workspace::fresh_object(variant);
-    built_program(build.env("DROPWATCH_BPF_OBJECT", object).current_dir(workspace::root()))
+    built_program(ebpf::embed(&mut build, variant).current_dir(workspace::root()))
 }
 
 /// Runs a cargo command that builds one program, and returns the program's path.

@@ -106,10 +106,7 @@ fn cargo(args: &[&str]) -> Command {
 /// The tests of the workspace, with the BPF object of the sources as they are in it.
 fn tests(tally: &mut Tally, live: bool) -> Result<()> {
     let mut test = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
-    let fresh = workspace::fresh_object(Variant::Shipped);
-    if fresh.exists() {
-        test.env("DROPWATCH_BPF_OBJECT", fresh);
-    }
+    ebpf::embed(&mut test, Variant::Shipped);
     // Either way the tests are told: one that finds out by itself might find a reason to skip itself.
     if live {
         test.env("DROPWATCH_REQUIRE_LIVE", "1").env_remove("DROPWATCH_NO_LIVE");

@@ -5,7 +5,11 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use super::{statistics::Sample, table::Figure};
-use crate::{command, ebpf::Variant, run, workspace};
+use crate::{
+    command,
+    ebpf::{self, Variant},
+    run, workspace,
+};
 
 const RUNS: usize = 20;
 
@@ -16,8 +20,8 @@ pub fn measure() -> Result<Vec<Figure>> {
     let mut build = command::cargo();
     build.args(["build", "--release", "--package", "xtask", "--example", "first_symbol"]);
     // The example embeds no other object than the program did, lest they rebuild each other's library in turns.
-    build.env("DROPWATCH_BPF_OBJECT", workspace::fresh_object(Variant::Shipped));
-    let program = run::built_program(build.current_dir(workspace::root()))?;
+    let program =
+        run::built_program(ebpf::embed(&mut build, Variant::Shipped).current_dir(workspace::root()))?;
     let kallsyms = fs::read_to_string("/proc/kallsyms").context("cannot read /proc/kallsyms")?;
     let address = address(&kallsyms, FUNCTION).with_context(|| {
         format!("/proc/kallsyms has no address of {FUNCTION}: set kernel.kptr_restrict to 0 or 1")

@@ -9,6 +9,7 @@ mod strip;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -105,6 +106,18 @@ fn commit() -> Result<()> {
     let news = if record.object == old.object { "unchanged" } else { "changed: commit it with its record" };
     println!("{}: {} bytes, {news}", workspace::shown(&object_path()), record.bytes);
     Ok(())
+}
+
+/// Has cargo embed the object of the sources as they were at the last build of it. One that is the committed one is
+/// not named, lest cargo build anew what it has.
+pub fn embed(cargo: &mut Command, variant: Variant) -> &mut Command {
+    let fresh = workspace::fresh_object(variant);
+    match fs::read(&fresh) {
+        Ok(object) if !fs::read(object_path()).is_ok_and(|committed| committed == object) => {
+            cargo.env("DROPWATCH_BPF_OBJECT", fresh)
+        }
+        _ => cargo,
+    }
 }
 
 /// Compares the committed object with its record, the record with the sources, and a fresh build with all.

@@ -1,4 +1,4 @@
-//! The programs under test, linked statically: a guest needs none of this machine's libraries for them.
+//! The programs that guests run: those that are built here for other uses anyway.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,9 @@ use crate::{
     run, workspace,
 };
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-/// What is built for the guests.
+/// What goes into a guest.
 pub struct Programs {
+    /// As it is installed: emulated, an unoptimised one would take its time.
     pub dropwatch: PathBuf,
     /// The live tests' program.
     pub live: Option<PathBuf>,
@@ -22,24 +21,18 @@ pub struct Programs {
 /// Builds dropwatch with the BPF object of the sources as they are, and the live tests.
 pub fn build() -> Result<Programs> {
     println!("building the programs for the guests");
-    ebpf::build_fresh(Variant::Shipped)?;
-    if !workspace::has_live_tests() {
-        let dropwatch = run::built_program(cargo("build").args(["--bin", "dropwatch"]))?;
-        return Ok(Programs { dropwatch, live: None });
-    }
-    // One command: the program comes with its tests, and two would compile most dependencies twice.
-    let built = run::built_programs(cargo("test").args(["--no-run", "--test", "live"]))?;
-    let is_program = |path: &PathBuf| path.file_name().is_some_and(|name| name == "dropwatch");
-    let (programs, tests): (Vec<_>, Vec<_>) = built.into_iter().partition(is_program);
-    let dropwatch = programs.into_iter().next().context("cargo built no dropwatch with the live tests")?;
-    Ok(Programs { dropwatch, live: Some(tests.into_iter().next().context("cargo built no live tests")?) })
+    let dropwatch = run::fresh_program(Variant::Shipped)?;
+    Ok(Programs { dropwatch, live: workspace::has_live_tests().then(live_tests).transpose()? })
 }
 
-fn cargo(subcommand: &str) -> std::process::Command {
-    let mut cargo = command::cargo();
-    cargo.args([subcommand, "--profile", "guest", "--locked", "--package", "dropwatch", "--target", TARGET]);
-    cargo.env("DROPWATCH_BPF_OBJECT", workspace::fresh_object(Variant::Shipped));
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo.current_dir(workspace::root());
-    cargo
+/// The same that the tests on this machine are, down to the features of what they share.
+fn live_tests() -> Result<PathBuf> {
+    let mut test = command::cargo();
+    test.args(["test", "--workspace", "--locked", "--no-run", "--test", "live"]);
+    ebpf::embed(&mut test, Variant::Shipped).current_dir(workspace::root());
+    let is_live = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| name.starts_with("live-"))
+    };
+    run::built_programs(&mut test)?.into_iter().find(is_live).context("cargo built no live tests")
 }
