@@ -64,6 +64,21 @@ pub struct WatchConfig {
     pub cost: bool,
 }
 
+impl Query {
+    /// Whether rows or the filter name functions.
+    #[must_use]
+    pub fn names_functions(&self) -> bool {
+        self.by.iter().any(|key| matches!(key, Key::Location | Key::Stack))
+            || self.filter.as_ref().is_some_and(|filter| !filter.sets().is_empty())
+    }
+
+    /// Whether rows name reasons.
+    #[must_use]
+    pub fn names_reasons(&self) -> bool {
+        self.by.contains(&Key::Reason)
+    }
+}
+
 impl WatchConfig {
     /// Checks the arguments, with the names of this host.
     ///

@@ -13,7 +13,7 @@ use crate::{
     sys::trim_memory,
 };
 
-/// Symbols and reasons of the running kernel.
+/// Symbols and reasons of the running kernel. Who needs one of them waits for it, and nobody else.
 #[derive(Debug)]
 pub struct KernelNames {
     symbols: Symbols,
@@ -36,16 +36,16 @@ enum Lines {
 }
 
 impl KernelNames {
-    /// Starts reading the reasons, if the kernel gives any, beside the symbols.
+    /// Starts reading the reasons, if they are asked for and the kernel gives any, beside the symbols.
     #[must_use]
-    pub fn new(symbols: Symbols, has_reason: bool, kernel: KernelBtf) -> Self {
-        let load = || thread::Builder::new().name("reasons".into()).spawn(move || load_reasons(&kernel)).ok();
+    pub fn new(symbols: Symbols, with_reasons: bool, kernel: KernelBtf) -> Self {
+        let load = || thread::Builder::new().name("reasons".into()).spawn(move || load_reasons(kernel)).ok();
         Self {
             symbols,
             generation: None,
             told: false,
             reasons: None,
-            loading: has_reason.then(load).flatten(),
+            loading: with_reasons.then(load).flatten(),
             lines: Lines::NotAsked,
             namespaces: Namespaces::default(),
         }
@@ -59,9 +59,11 @@ impl KernelNames {
 
     /// The same, without another search for the names of namespaces that had none a moment ago.
     pub fn so_far(&mut self) -> ReportNames<'_> {
-        if let Some(thread) = self.loading.take() {
-            self.reasons = Some(thread.join().unwrap_or_default());
-        }
+        ReportNames { kernel: self, table: None }
+    }
+
+    /// The newest symbol table.
+    fn table(&mut self) -> Arc<Table> {
         let table = self.symbols.table();
         if self.generation != Some(table.generation()) {
             self.generation = Some(table.generation());
@@ -69,22 +71,28 @@ impl KernelNames {
             if let (Lines::NotAsked, Some(stext)) = (&self.lines, table.index().unique("_stext")) {
                 self.lines = Lines::Asked(LineService::start(stext));
             }
-            // What reading it took is not needed any more.
-            trim_memory();
         }
         // That they are hidden is said before anything is done.
         if let (Status::Unavailable(_), false) = (table.status(), self.told) {
             self.told = true;
             warn(&table.status().to_string());
         }
-        let lines = if let Lines::Asked(lines) = &mut self.lines { lines.as_mut() } else { None };
-        ReportNames { table, reasons: self.reasons.as_mut(), lines, namespaces: &mut self.namespaces }
+        table
+    }
+
+    fn reasons(&mut self) -> Option<&mut Reasons> {
+        if let Some(thread) = self.loading.take() {
+            self.reasons = Some(thread.join().unwrap_or_default());
+        }
+        self.reasons.as_mut()
     }
 }
 
 /// Reads the reasons, and says once what will be missing.
-fn load_reasons(kernel: &KernelBtf) -> Reasons {
-    let Loaded { reasons, source, warnings } = Reasons::load(kernel);
+fn load_reasons(kernel: KernelBtf) -> Reasons {
+    let Loaded { reasons, source, warnings } = Reasons::load(&kernel);
+    drop(kernel);
+    trim_memory();
     let causes: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     let causes = causes.join("; ");
     match source {
@@ -99,27 +107,29 @@ fn load_reasons(kernel: &KernelBtf) -> Reasons {
 /// The names for one report: one symbol table for all of its rows.
 #[derive(Debug)]
 pub struct ReportNames<'a> {
-    table: Arc<Table>,
-    reasons: Option<&'a mut Reasons>,
-    lines: Option<&'a mut LineService>,
-    namespaces: &'a mut Namespaces,
+    kernel: &'a mut KernelNames,
+    /// Once a row has asked for it.
+    table: Option<Arc<Table>>,
 }
 
 impl Names for ReportNames<'_> {
     fn location(&mut self, address: u64) -> Location {
-        self.table.locate(address)
+        self.table.get_or_insert_with(|| self.kernel.table()).locate(address)
     }
 
     fn netns(&mut self, inum: u32) -> Option<Arc<str>> {
-        self.namespaces.name(inum)
+        self.kernel.namespaces.name(inum)
     }
 
     fn source(&mut self, location: &Location) -> Option<SourceLine> {
-        self.lines.as_mut()?.line(location)
+        match &mut self.kernel.lines {
+            Lines::Asked(Some(lines)) => lines.line(location),
+            _ => None,
+        }
     }
 
     fn reason(&mut self, code: u32) -> Option<Reason> {
-        let reasons = self.reasons.as_mut()?;
+        let reasons = self.kernel.reasons()?;
         if reasons.is_missing_subsystem(code) {
             // Its module may have been loaded since.
             reasons.refresh();

@@ -22,6 +22,8 @@ pub enum KallsymsSource {
     Running,
     /// A file, once.
     Saved(Saved),
+    /// No symbols, for who names no functions.
+    Nothing,
 }
 
 /// The symbol table of the running kernel, kept up to date by a thread of its own.
@@ -40,6 +42,9 @@ impl Symbols {
     #[must_use]
     pub fn start(source: KallsymsSource) -> Self {
         match source {
+            KallsymsSource::Nothing => {
+                Self { shared: Arc::new(Shared::new(Arc::default(), false)), wake: None }
+            }
             KallsymsSource::Running => Self::watch(
                 watch::Files::default(),
                 watch::open_uevents().inspect_err(|&error| watch::warn(error)).ok(),

@@ -45,7 +45,7 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: false })? {
         warn(&warning);
     }
-    let source = symbol_source(config.kallsyms.as_deref())?;
+    let source = symbol_source(config.kallsyms.as_deref(), true)?;
     // Before any thread is started, which would take what is meant for the command.
     let signals = Forwarder::block()?;
     let (probe, probe_config, symbols) = attach(&config.query, source, &kernel)?;

@@ -68,9 +68,11 @@ fn start_log(verbose: u8) {
     log.init();
 }
 
-/// The running kernel's symbols, or those of a file that has been found to fit it.
-fn symbol_source(file: Option<&Path>) -> Result<KallsymsSource, Refusal> {
-    let Some(file) = file else { return Ok(KallsymsSource::Running) };
+/// The running kernel's symbols, if any are needed, or those of a file that has been found to fit it.
+fn symbol_source(file: Option<&Path>, are_needed: bool) -> Result<KallsymsSource, Refusal> {
+    let Some(file) = file else {
+        return Ok(if are_needed { KallsymsSource::Running } else { KallsymsSource::Nothing });
+    };
     let saved = Saved::load(file, &Running::read()).map_err(|error| Refusal::new(error.to_string()))?;
     for warning in &saved.warnings {
         warn(&warning.to_string());

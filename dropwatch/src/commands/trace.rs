@@ -57,7 +57,7 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
     for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: false })? {
         warn(&warning);
     }
-    let source = symbol_source(config.kallsyms.as_deref())?;
+    let source = symbol_source(config.kallsyms.as_deref(), true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

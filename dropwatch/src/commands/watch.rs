@@ -42,10 +42,13 @@ const BEHIND: &str = "reports are due faster than they are printed or read: some
 pub fn run(args: &WatchArgs) -> Result<(), Failure> {
     let kernel = KernelBtf::default();
     let config = WatchConfig::new(args, &Host::new(&kernel))?;
-    for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: config.cost })? {
+    for warning in preflight::check(Needs {
+        symbols: config.kallsyms.is_none() && config.query.names_functions(),
+        statistics: config.cost,
+    })? {
         warn(&warning);
     }
-    let source = symbol_source(config.kallsyms.as_deref())?;
+    let source = symbol_source(config.kallsyms.as_deref(), config.query.names_functions())?;
     let _statistics = config
         .cost
         .then(|| enable_stats(Stats::RunTime))
@@ -61,7 +64,7 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
 async fn watch(config: &WatchConfig, source: KallsymsSource, kernel: KernelBtf) -> Result<(), Failure> {
     let mut stop = Stop::install()?;
     let (probe, probe_config, symbols) = attach(&config.query, source, &kernel)?;
-    let names = KernelNames::new(symbols, probe.has_reason(), kernel);
+    let names = KernelNames::new(symbols, probe.has_reason() && config.query.names_reasons(), kernel);
     let mut collector = Collector::new(probe, probe_config, config.cost);
     say("Monitoring for dropped packets");
     if let Some(file) = &config.ready_file {

@@ -18,7 +18,7 @@ use nix::sys::socket::{
 };
 
 use super::{Shared, Status};
-use crate::kallsyms::Index;
+use crate::{kallsyms::Index, sys::trim_memory};
 
 /// A burst of announcements is over when none comes for this many milliseconds. The kernel announces a module
 /// that is leaving before it takes it off its list, and one that is coming before it frees its init section.
@@ -161,6 +161,8 @@ impl Worker {
             log::debug!("{}", table.status());
         }
         self.shared.finish(Some(table));
+        // What reading it took is not needed any more.
+        trim_memory();
     }
 
     /// Sleeps until there is something to do.
