@@ -124,7 +124,9 @@ fn cgroup_egress(count: u64) -> Prepared {
 }
 
 fn cgroup_ingress(count: u64) -> Prepared {
-    const OPEN: u16 = 7000;
+    // No other case's: a row that is there already keeps the interface's name as it was, in another namespace that had
+    // this one's numbers.
+    const OPEN: u16 = 7001;
     let (wire, group) = (Wire::new(), Group::new());
     let socket = group.socket(&wire.b, OPEN);
     let program = group.refuse(Hook::CgroupIngress);
