@@ -17,7 +17,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// With the diagnostics build of the BPF program, which logs new keys and losses
+    /// With the diagnostics build of the BPF program, which logs keys that are new in the map, and losses
     #[arg(long)]
     log: bool,
     /// What dropwatch gets

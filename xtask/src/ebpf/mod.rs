@@ -27,7 +27,7 @@ pub struct Options {
     /// Write nothing: fail if the committed object was not built from the sources as they are
     #[arg(long, conflicts_with_all = ["log", "out"])]
     check: bool,
-    /// Build the diagnostics object, which logs new keys and losses, to target/bpf/dropwatch-log.bpf.o
+    /// Build the diagnostics object, which logs keys that are new in the map, and losses, to target/bpf/dropwatch-log.bpf.o
     #[arg(long)]
     log: bool,
     /// Write the object here, and no record
