@@ -65,7 +65,7 @@ pub struct WatchConfig {
 }
 
 impl Query {
-    /// Whether rows or the filter name functions.
+    /// Whether rows name functions, or the filter has sets, which are looked up again with each symbol table.
     #[must_use]
     pub fn names_functions(&self) -> bool {
         self.by.iter().any(|key| matches!(key, Key::Location | Key::Stack))

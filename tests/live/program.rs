@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     Test,
-    support::{self, net::Net, udp_receiver, watch::Watch},
+    support::{self, is_guest, net::Net, udp_receiver, watch::Watch},
 };
 
 /// All of them.
@@ -36,6 +36,7 @@ pub const TESTS: &[Test] = &[
     ("the_probe_measures_itself", cost),
     ("classic_prints_what_c_dropwatch_prints", classic),
     ("text_prints_a_line_for_each_row", text),
+    ("symbols_are_read_for_rows_that_name_functions", symbols_if_needed),
 ];
 
 /// Runs it to its end.
@@ -49,6 +50,19 @@ fn stdout(output: &Output) -> String {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("messages are text")
+}
+
+fn symbols_if_needed() {
+    let net = Net::new();
+    let reads_symbols = |by| {
+        let watch = Watch::start(&["-v", "-o", "json", "-i", "1h", "-b", by]);
+        net.drop_datagrams(3);
+        // Longer than reading them takes: who does not wait for them might end before.
+        thread::sleep(Duration::from_millis(if is_guest() { 4000 } else { 500 }));
+        watch.stop().stderr.contains("functions read")
+    };
+    assert!(reads_symbols("location"));
+    assert!(!reads_symbols("iface,reason"));
 }
 
 fn heartbeat() {
