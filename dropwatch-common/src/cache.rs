@@ -11,8 +11,9 @@ pub const SLOTS: usize = 256;
 /// hash map together.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Slot {
-    /// Whose it is; a location of zero is nobody's.
+    /// The key it counts; a location of zero means that the slot is free.
     pub key: DropKey,
     /// Drops on this CPU.
     pub count: u64,
@@ -21,6 +22,7 @@ pub struct Slot {
 /// The counters of a CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Cache(pub [Slot; SLOTS]);
 
 /// Where a key may have its slot.

@@ -1,34 +1,34 @@
-//! Call chains: each kept once, compared frame by frame, never taken for another one by its hash.
+//! Call chains: each is stored once and compared frame by frame, so that a hash collision never mixes two.
 
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::generated::bpf_get_stack};
 use dropwatch_common::chain::{Chain, FRAMES};
 
-use crate::maps::{CHAIN_LEVEL, CHAIN_LEVELS, CHAIN_ROOM, CHAINS, NESTED};
+use crate::maps::{CHAIN_LEVEL, CHAIN_LEVELS, CHAIN_ROOM, CHAINS, Chains, NESTED};
 
-/// How many numbers a chain tries: each one that another chain already has is passed by.
+/// How many numbers a chain tries, skipping those that another chain already has.
 const TRIES: u64 = 4;
 const EEXIST: i32 = -17;
 
-/// Nobody's number.
+/// No chain has this number.
 pub const NONE: u64 = 0;
 
-/// The number of the call chain that led here, [`NONE`] if it could not be kept.
+/// The number that the call chain that led here has in a generation, [`NONE`] if it could not be kept.
 ///
-/// A plain number, for what an option has not got is not written: kernels before 6.3 refuse to look at it.
+/// Not an `Option`: `None` leaves the payload uninitialised, and verifiers before 6.3 reject reading it.
 #[inline(always)]
-pub fn number(ctx: &impl EbpfContext) -> u64 {
+pub fn number(ctx: &impl EbpfContext, generation: u32) -> u64 {
     let Some(level) = enter() else { return NONE };
-    let number = match CHAIN_ROOM.get_ptr_mut(level) {
-        Some(room) => walk(ctx, room),
-        None => NONE,
+    let number = match (CHAIN_ROOM.get_ptr_mut(level), CHAINS.get(generation)) {
+        (Some(room), Some(chains)) => walk(ctx, room, chains),
+        _ => NONE,
     };
     leave(level);
     number
 }
 
-/// Takes a room of this CPU. Where no drop interrupts another, there is one and nobody to share it with.
+/// Takes a buffer of this CPU. Where no drop can interrupt another, there is one, and it is never in use.
 #[inline(always)]
-fn enter() -> Option<u32> {
+pub fn enter() -> Option<u32> {
     if NESTED.load() == 0 {
         return Some(0);
     }
@@ -44,9 +44,9 @@ fn enter() -> Option<u32> {
     }
 }
 
-/// Gives the room back.
+/// Returns the buffer.
 #[inline(always)]
-fn leave(level: u32) {
+pub fn leave(level: u32) {
     if NESTED.load() != 0
         && let Some(taken) = CHAIN_LEVEL.get_ptr_mut(0)
     {
@@ -56,8 +56,8 @@ fn leave(level: u32) {
 }
 
 #[inline(always)]
-fn walk(ctx: &impl EbpfContext, room: *mut Chain) -> u64 {
-    // SAFETY: `room` is a value of a map, as large as the helper is told.
+fn walk(ctx: &impl EbpfContext, room: *mut Chain, chains: &Chains) -> u64 {
+    // SAFETY: `room` is a value of a map, of the size passed to the helper.
     unsafe {
         let bytes = bpf_get_stack(
             ctx.as_ptr(),
@@ -69,23 +69,23 @@ fn walk(ctx: &impl EbpfContext, room: *mut Chain) -> u64 {
             return NONE;
         }
         (*room).depth = bytes as u64 / 8;
-        keep(&*room)
+        keep(&*room, chains)
     }
 }
 
 /// The chain's number: the one it has, or the first free one.
 #[inline(always)]
-fn keep(chain: &Chain) -> u64 {
+fn keep(chain: &Chain, chains: &Chains) -> u64 {
     let first = hash(chain);
     let mut attempt = 0;
     while attempt < TRIES {
         let number = first.wrapping_add(attempt) | 1 << 63;
-        let known = match CHAINS.get_ptr(&number) {
+        let known = match chains.get_ptr(&number) {
             Some(known) => known,
-            None => match CHAINS.insert(&number, chain, u64::from(BPF_NOEXIST)) {
+            None => match chains.insert(&number, chain, u64::from(BPF_NOEXIST)) {
                 Ok(()) => return number,
                 // Another CPU was first, with this chain or another.
-                Err(EEXIST) => match CHAINS.get_ptr(&number) {
+                Err(EEXIST) => match chains.get_ptr(&number) {
                     Some(known) => known,
                     None => return NONE,
                 },

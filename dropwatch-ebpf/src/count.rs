@@ -2,8 +2,8 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
-use dropwatch_common::{DropKey, Loss, cache::slot_of};
+use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST};
+use dropwatch_common::{DropKey, Loss, cache::slot_of, kind::UNICAST};
 
 use crate::maps::{CACHE, CACHED, COUNTS, LEDGER, NESTED};
 
@@ -15,7 +15,7 @@ pub const EEXIST: i32 = -17;
 /// Most drops end in the cache. Of the others the common case is a look-up, which takes no lock. Only the first drop
 /// of a key inserts: an update for each drop would take the bucket's lock each time.
 #[inline(always)]
-pub fn count(ctx: &RawTracePointContext, key: &DropKey) {
+pub fn count(ctx: &impl EbpfContext, key: &DropKey) {
     if count_cached(key) {
         return;
     }
@@ -28,10 +28,11 @@ pub fn count(ctx: &RawTracePointContext, key: &DropKey) {
 
 /// Adds one drop to the key's slot, if it has it or can have it.
 ///
-/// Not where a drop can interrupt the counting of another: both could take one slot.
+/// Not where a drop can interrupt the counting of another: both could take one slot. Nor of other kinds than the
+/// commonest: slots are found by location and reason.
 #[inline(always)]
 fn count_cached(key: &DropKey) -> bool {
-    if CACHED.load() == 0 || key.location == 0 {
+    if CACHED.load() == 0 || key.location == 0 || key.kind != u32::from(UNICAST) {
         return false;
     }
     let Some(cache) = CACHE.get_ptr_mut(0) else { return false };
@@ -46,7 +47,7 @@ fn count_cached(key: &DropKey) -> bool {
         if (*slot).key.location != 0 {
             return false;
         }
-        // The location comes last: it is what makes the slot somebody's.
+        // The location comes last: it marks the slot as taken.
         (&raw mut (*slot).key.reason).write_volatile(key.reason);
         count.write_volatile(1);
         (&raw mut (*slot).key.location).write_volatile(key.location);
@@ -56,7 +57,7 @@ fn count_cached(key: &DropKey) -> bool {
 
 /// The first drop of a key on any CPU; another CPU may be inserting the same key.
 #[inline(always)]
-fn count_first(ctx: &RawTracePointContext, key: &DropKey) {
+fn count_first(ctx: &impl EbpfContext, key: &DropKey) {
     match COUNTS.insert(key, &1, u64::from(BPF_NOEXIST)) {
         Ok(()) => note(ctx, key, 0),
         Err(EEXIST) => match COUNTS.get_ptr_mut(key) {
@@ -94,14 +95,14 @@ pub fn lose(loss: Loss) {
 }
 
 #[inline(always)]
-fn refused(ctx: &RawTracePointContext, key: &DropKey, loss: Loss, errno: i32) {
+fn refused(ctx: &impl EbpfContext, key: &DropKey, loss: Loss, errno: i32) {
     lose(loss);
     note(ctx, key, errno);
 }
 
 /// The diagnostics build says what happened to a new key; the shipped one compiles this to nothing.
 #[inline(always)]
-fn note(ctx: &RawTracePointContext, key: &DropKey, errno: i32) {
+fn note(ctx: &impl EbpfContext, key: &DropKey, errno: i32) {
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "new key: location {:x} reason {}: {}", key.location, key.reason, errno);
     #[cfg(not(feature = "log"))]

@@ -14,98 +14,152 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use dropwatch_common::{
-    event::{DropEvent, SLOTS, Unshown, known},
+    chain::ended,
+    event::{DropEvent, LeftOut, SLOTS, known},
     probe::gather,
+    program::{self, Facts},
+    sample::SocketView,
 };
 
 use crate::{
     count::increment,
     drop::Drop,
+    filter,
     maps::{
-        GATHER, HAS_REASON, HAS_SOCK, RING, RING_SIZE, SNAPLEN, STACK, UNSHOWN, any, offset, trace_offset,
+        GATHER, HAS_REASON, HAS_SOCK, LEFT_OUT, RING, RING_SIZE, SNAPLEN, STACK, any, offset, trace_offset,
     },
     rate,
-    skb::{self, Kernel},
+    skb::{self, Device, Kernel},
+    socket::{Held, NONE},
 };
 
 /// The head of a record.
 const HEAD: usize = size_of::<DropEvent>();
 /// Room for a call chain.
 const CHAIN: usize = SLOTS * 8;
+/// What a record has beside the bytes of the packet: nothing.
+pub const PACKET: usize = 0;
+/// The socket that it belongs to.
+pub const PACKET_AND_SOCKET: usize = size_of::<SocketView>();
 /// The smallest record.
 const SMALLEST: usize = HEAD + 112;
 /// What the ring buffer puts in front of a record.
 const RING_HEADER: usize = 8;
 /// `mac_header` of a packet that has none.
 const UNSET: u32 = 0xffff;
-/// The link header of a frame that nobody has looked into yet.
+/// The link header of a frame that has not been parsed yet.
 const ETHERNET: u32 = 14;
 
-/// Puts a drop that the filter has let pass into the ring buffer, or counts it as not shown.
+/// Whether the last drop that was tried found no room in the ring buffer.
+#[unsafe(no_mangle)]
+static mut IS_FULL: u64 = 0;
+
+const _: () = assert!(HEAD <= size_of::<Facts>());
+
+/// Puts a drop that the filter has let pass into the ring buffer, or counts it as not shown. When it happened, if it is
+/// tried.
 ///
-/// What decides that it is not shown comes first: a flood that nobody can read costs little.
+/// The checks that it is not shown come first, so that a flood that cannot be read costs little.
 #[inline(always)]
-pub fn record(ctx: &BtfTracePointContext, drop: &Drop) {
+pub fn record<const WITH: usize>(ctx: &BtfTracePointContext, drop: &mut Drop) -> Option<u64> {
     // SAFETY: it has no arguments and no conditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    if !rate::admits(now) {
-        return leave_out(Unshown::Sampled);
+    let cases = filter::cases(&drop.facts);
+    // Which of those are shown that are not decided about yet is not known here: user space, which decides, holds to the
+    // limit.
+    if cases == 0 && !rate::admits(now) {
+        leave_out(LeftOut::SampledOut);
+        return None;
     }
-    if !has_room(SMALLEST) {
-        return leave_out(Unshown::RingFull);
+    if is_full() && !has_room(SMALLEST + WITH) {
+        leave_out(LeftOut::Lost);
+        return None;
     }
+    // First, as in rows: its loops are long.
+    let held = (WITH == PACKET_AND_SOCKET).then(|| Held::of::<true>(ctx));
     let skb: Kernel = ctx.arg(0);
     let span = Span::of(skb);
-    let mut head = DropEvent {
-        time: now,
-        location: drop.facts.location,
-        reason: drop.facts.reason,
-        // SAFETY: as above.
-        cpu: unsafe { bpf_get_smp_processor_id() },
-        length: span.length,
-        frame_length: span.frame_length,
-        captured: span.captured,
-        link_length: span.link_length,
-        protocol: u16::from_be(skb::load(skb, offset!(skb_protocol))),
-        ..DropEvent::default()
-    };
+    let Facts { location, reason, known: facts, .. } = drop.facts;
+    // The facts have been used, and the stack has no room for both.
+    // SAFETY: the record's head is no larger and no more aligned, and any bytes make one.
+    let head = unsafe { &mut *(&raw mut drop.facts).cast::<DropEvent>() };
+    *head = DropEvent::default();
+    head.time = now;
+    head.location = location;
+    head.reason = reason;
+    // SAFETY: as above.
+    head.cpu = unsafe { bpf_get_smp_processor_id() };
+    head.length = span.length;
+    head.frame_length = span.frame_length;
+    head.captured = span.captured;
+    head.link_length = span.link_length;
+    head.protocol = u16::from_be(skb::load(skb, offset!(skb_protocol)));
     if HAS_REASON.load() != 0 {
         head.known |= known::REASON;
     }
-    device(&mut head, ctx, drop);
-    vlan(&mut head, skb);
-    by_size(ctx, &mut head, span.start);
+    if facts & program::known::UNDECIDED != 0 {
+        head.known |= known::UNDECIDED;
+    }
+    head.known |= cases;
+    device(head, ctx, drop.device);
+    vlan(head, skb);
+    let record = Record { ctx, start: span.start, socket: held.and_then(Held::view) };
+    if let Some(held) = held {
+        head.known |= known::SOCKET;
+        if record.socket.is_none() && held.number != NONE {
+            head.known |= known::SOCKET_FAILED;
+        }
+    }
+    record.by_size::<WITH>(head);
+    if let Some(held) = held {
+        held.leave();
+    }
+    Some(now)
+}
+
+/// Whether the ring buffer was full for the last drop.
+///
+/// A reservation takes a lock that all CPUs share, which a flood that nothing has room for must not wait for. A query of
+/// the room costs as much as the rest of the check, so it is made only after there was none.
+#[inline(always)]
+fn is_full() -> bool {
+    // SAFETY: a word of a map. CPUs may see each other's writes late: it only says what to try first.
+    unsafe { (&raw const IS_FULL).read_volatile() != 0 }
+}
+
+#[inline(always)]
+fn set_full(is_full: bool) {
+    // SAFETY: as above.
+    unsafe { (&raw mut IS_FULL).write_volatile(is_full.into()) };
 }
 
 /// Whether the ring buffer has room for so many bytes.
-///
-/// A reservation takes a lock, on all CPUs the same one: where there is no room, nobody has to wait for it.
 #[inline(always)]
-fn has_room(size: usize) -> bool {
+pub fn has_room(size: usize) -> bool {
     RING.query(0) + (size + RING_HEADER) as u64 <= RING_SIZE.load()
 }
 
 /// Counts a drop that is in no record.
 #[inline(always)]
-fn leave_out(why: Unshown) {
-    if let Some(counter) = UNSHOWN.get_ptr_mut(why as u32) {
+fn leave_out(why: LeftOut) {
+    if let Some(counter) = LEFT_OUT.get_ptr_mut(why as u32) {
         increment(counter);
     }
 }
 
-/// Where a packet's linear bytes are, and how much of them is wanted.
-struct Span {
-    start: u64,
-    captured: u32,
-    length: u32,
+/// Where a packet's linear bytes are, and how many of them to capture.
+pub struct Span {
+    pub start: u64,
+    pub captured: u32,
+    pub length: u32,
     frame_length: u32,
-    link_length: u32,
+    pub link_length: u32,
 }
 
 impl Span {
     /// From the link header on if there is one, else from the network header.
     #[inline(always)]
-    fn of(skb: Kernel) -> Self {
+    pub fn of(skb: Kernel) -> Self {
         let head: u64 = skb::load(skb, offset!(skb_head));
         let data: u64 = skb::load(skb, offset!(skb_data));
         let data = (data as u32).wrapping_sub(head as u32);
@@ -114,7 +168,7 @@ impl Span {
         let mac = u32::from(skb::load::<u16>(skb, offset!(skb_mac_header)));
         let network = match u32::from(skb::load::<u16>(skb, offset!(skb_network_header))) {
             header if header != 0 && header < tail => header,
-            // None is set: the data starts there, or with the link header of a frame nobody has looked into.
+            // None is set: the data starts there, or with the link header of a frame that has not been parsed.
             _ if mac == data && len >= ETHERNET => data.wrapping_add(ETHERNET),
             _ => data,
         };
@@ -138,22 +192,23 @@ fn length(len: u32, data: u32, from: u32) -> u32 {
     len.wrapping_add(data).saturating_sub(from)
 }
 
-/// The interface; read here if the filter has not asked for it.
+/// The interface; read here if the filter has not needed it.
 #[inline(always)]
-fn device(head: &mut DropEvent, ctx: &BtfTracePointContext, drop: &Drop) {
+fn device(head: &mut DropEvent, ctx: &BtfTracePointContext, gathered: Device) {
     let mut device = if any(&GATHER, gather::IFACE | gather::NETNS) {
-        drop.device
+        gathered
     } else {
         let rx_sock = if HAS_SOCK.load() != 0 { ctx.arg(3) } else { core::ptr::null() };
         skb::device(ctx.arg(0), rx_sock)
     };
     if device.has_name() && device.find() != 0 {
-        if !device.read_name(&mut head.iface) {
-            // What has a name that is none is no interface.
-            head.iface = [0; 16];
+        let Some((name, kind)) = name_and_type(ctx.arg(0), &device) else {
+            // An invalid name means that this is not a net_device.
             return;
-        }
-        head.link_type = skb::read(device.address + u64::from(trace_offset!(device_type))).unwrap_or(0);
+        };
+        // SAFETY: as many bytes, which any values make a name of.
+        unsafe { (&raw mut head.iface).cast::<[u64; 2]>().write_unaligned(name) };
+        head.link_type = kind;
         head.known |= known::DEVICE_NAME;
     }
     if device.ifindex != 0 {
@@ -162,8 +217,24 @@ fn device(head: &mut DropEvent, ctx: &BtfTracePointContext, drop: &Drop) {
     }
     if device.netns != 0 {
         head.netns = device.netns;
+        head.cookie = device.cookie;
         head.known |= known::NETNS;
     }
+}
+
+/// The name of an interface and the type of its links; none if it is no interface.
+///
+/// The packet's own is read through the packet, without a call.
+#[inline(always)]
+fn name_and_type(skb: Kernel, device: &Device) -> Option<([u64; 2], u16)> {
+    let own: Kernel = skb::load(skb, offset!(skb_dev));
+    if own as u64 == device.address {
+        let name = [skb::load(own, offset!(device_name)), skb::load(own, offset!(device_name) + 8)];
+        return Some((ended(name)?, skb::load(own, trace_offset!(device_type))));
+    }
+    let name = skb::read(device.address + u64::from(offset!(device_name)))?;
+    let kind = skb::read(device.address + u64::from(trace_offset!(device_type))).unwrap_or(0);
+    Some((ended(name)?, kind))
 }
 
 /// The tag that the kernel took out of the frame.
@@ -183,67 +254,102 @@ fn vlan(head: &mut DropEvent, skb: Kernel) {
     }
 }
 
-/// The smallest record that holds what is captured: small packets, full ones of Ethernet, jumbo frames, and what
-/// segmentation offload makes of them.
-#[inline(always)]
-fn by_size(ctx: &BtfTracePointContext, head: &mut DropEvent, start: u64) {
-    match head.captured {
-        0..=112 => put::<{ SMALLEST - HEAD }>(ctx, head, start),
-        113..=240 => put::<240>(ctx, head, start),
-        241..=624 => put::<624>(ctx, head, start),
-        625..=1520 => put::<1520>(ctx, head, start),
-        1521..=4080 => put::<4080>(ctx, head, start),
-        4081..=16_368 => put::<16_368>(ctx, head, start),
-        16_369..=65_664 => put::<65_664>(ctx, head, start),
-        _ => put::<262_144>(ctx, head, start),
-    }
-}
-
-/// Puts a record with room for so many bytes into the ring buffer.
-#[inline(always)]
-fn put<const ROOM: usize>(ctx: &BtfTracePointContext, head: &mut DropEvent, start: u64) {
-    if STACK.load() == 0 {
-        put_sized::<ROOM, 0>(ctx, head, start);
-    } else {
-        put_sized::<ROOM, CHAIN>(ctx, head, start);
-    }
-}
-
-#[inline(always)]
-fn put_sized<const ROOM: usize, const CHAIN: usize>(
-    ctx: &BtfTracePointContext,
-    head: &mut DropEvent,
+/// What a record is made of, beside its head.
+struct Record<'a> {
+    ctx: &'a BtfTracePointContext,
+    /// The packet's bytes.
     start: u64,
-) {
-    let size = HEAD + CHAIN + ROOM;
-    if !has_room(size) {
-        return leave_out(Unshown::RingFull);
+    socket: Option<*const SocketView>,
+}
+
+impl Record<'_> {
+    /// Puts it into the smallest one that holds what is captured: small packets, full ones of Ethernet, jumbo frames, and
+    /// what segmentation offload makes of them.
+    #[inline(always)]
+    fn by_size<const WITH: usize>(&self, head: &mut DropEvent) {
+        match head.captured {
+            0..=112 => self.put::<{ SMALLEST - HEAD }, WITH>(head),
+            113..=240 => self.put::<240, WITH>(head),
+            241..=624 => self.put::<624, WITH>(head),
+            625..=1520 => self.put::<1520, WITH>(head),
+            1521..=4080 => self.put::<4080, WITH>(head),
+            4081..=16_368 => self.put::<16_368, WITH>(head),
+            16_369..=65_664 => self.put::<65_664, WITH>(head),
+            _ => self.put::<262_144, WITH>(head),
+        }
     }
-    let Some(mut entry) = RING.reserve_bytes(size, 0) else { return leave_out(Unshown::RingFull) };
-    let record = entry.as_mut_ptr();
-    // SAFETY: all of it is inside the entry, whose size the verifier knows.
-    unsafe {
-        if CHAIN > 0 {
-            head.slots = SLOTS as u16;
-            let bytes = bpf_get_stack(ctx.as_ptr(), record.add(HEAD).cast(), CHAIN as u32, 0);
-            if bytes > 0 {
-                head.frames = (bytes / 8) as u16;
-            } else {
-                head.known |= known::STACK_FAILED;
+
+    /// Puts it into one with room for so many bytes.
+    #[inline(always)]
+    fn put<const ROOM: usize, const WITH: usize>(&self, head: &mut DropEvent) {
+        if STACK.load() == 0 {
+            self.put_sized::<ROOM, 0, WITH>(head);
+        } else {
+            self.put_sized::<ROOM, CHAIN, WITH>(head);
+        }
+    }
+
+    #[inline(always)]
+    fn put_sized<const ROOM: usize, const CHAIN: usize, const WITH: usize>(&self, head: &mut DropEvent) {
+        let size = HEAD + WITH + CHAIN + ROOM;
+        // Whether there is room for the smallest is known.
+        if size > SMALLEST + WITH && is_full() && !has_room(size) {
+            return leave_out(LeftOut::Lost);
+        }
+        let Some(mut entry) = RING.reserve_bytes(size, 0) else {
+            set_full(true);
+            return leave_out(LeftOut::Lost);
+        };
+        if is_full() {
+            set_full(false);
+        }
+        let record = entry.as_mut_ptr();
+        // SAFETY: all of it is inside the entry, whose size the verifier knows.
+        unsafe {
+            if WITH == PACKET_AND_SOCKET {
+                copy(record.add(HEAD).cast(), self.socket);
             }
+            if CHAIN > 0 {
+                head.slots = SLOTS as u16;
+                let chain = record.add(HEAD + WITH);
+                let bytes = bpf_get_stack(self.ctx.as_ptr(), chain.cast(), CHAIN as u32, 0);
+                if bytes > 0 {
+                    head.frames = (bytes / 8) as u16;
+                } else {
+                    head.known |= known::STACK_FAILED;
+                }
+            }
+            let captured = bounded(head.captured, ROOM as u32);
+            let bytes = record.add(HEAD + WITH + CHAIN);
+            if bpf_probe_read_kernel(bytes.cast(), captured, self.start as *const _) != 0 {
+                head.captured = 0;
+            }
+            record.cast::<DropEvent>().write(*head);
         }
-        let captured = bounded(head.captured, ROOM as u32);
-        if bpf_probe_read_kernel(record.add(HEAD + CHAIN).cast(), captured, start as *const _) != 0 {
-            head.captured = 0;
-        }
-        record.cast::<DropEvent>().write(*head);
+        entry.submit(0);
     }
-    entry.submit(0);
+}
+
+/// Writes a socket, zeros if there is none.
+///
+/// # Safety
+/// `to` has room for one.
+#[inline(always)]
+unsafe fn copy(to: *mut u64, socket: Option<*const SocketView>) {
+    let mut word = 0;
+    while word < const { size_of::<SocketView>() / size_of::<u64>() } {
+        // SAFETY: whole words of both.
+        unsafe {
+            let value = socket.map_or(0, |socket| socket.cast::<u64>().add(word).read_volatile());
+            to.add(word).write_volatile(value);
+        }
+        word += 1;
+    }
 }
 
 /// The number, which is no larger than the bound; said in a way that the compiler does not take for known.
 #[inline(always)]
-fn bounded(mut number: u32, bound: u32) -> u32 {
+pub fn bounded(mut number: u32, bound: u32) -> u32 {
     // SAFETY: a move to itself.
     unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
     if number > bound { bound } else { number }

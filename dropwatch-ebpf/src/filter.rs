@@ -1,80 +1,78 @@
-//! Whether a drop is wanted at all: asked before anything is counted.
+//! Whether a drop passes the filter: decided before anything is counted.
 
 use core::arch::asm;
 
 use dropwatch_common::{
-    probe::RANGES_PER_SET,
-    rules::{self, Facts, MAX_RULES, Ranges, Rule, Rules},
+    DropKey,
+    kind::UNICAST,
+    probe::gather,
+    program::{Cases, Facts, Place},
 };
 
-use crate::maps::{FILTERED, RANGES, RULES};
+use crate::{
+    drop::{Drop, ZERO},
+    maps::{CASES, FILTERED, GATHER, POSSIBLE, any},
+};
 
-/// Whether a drop passes the filter, or there is none.
+/// Whether a drop passes the filter, or there is none. If a part of the packet was needed and unreadable, the drop is
+/// entered into the ledger.
+///
+/// That is known before the decision, unless the filter reads bytes: each test can end the decision, and the verifier
+/// follows all that comes after it.
 #[inline(always)]
-pub fn passes(facts: &Facts) -> bool {
-    FILTERED.load() == 0 || rules::decide(&Frozen { facts }, facts, &Sets)
+pub fn passes(drop: &mut Drop) -> bool {
+    let reads_bytes = any(&GATHER, gather::BYTES);
+    if !reads_bytes {
+        drop.note_missed();
+    }
+    let passes = FILTERED.load() == 0 || passes_in_cases(drop);
+    if reads_bytes {
+        drop.note_missed();
+    }
+    passes
 }
 
-/// The rules as the verifier knows them: constants, so that it walks along them and nowhere else.
-struct Frozen<'a> {
-    facts: &'a Facts,
-}
-
+/// In which cases a drop passes that user space has to decide about, above the bits of what is known.
 #[inline(always)]
-fn rule(index: u32) -> *const Rule {
-    // SAFETY: callers have asked for the head first, which keeps the index inside the table.
-    unsafe { RULES.as_ptr().cast::<Rule>().add(index as usize) }
+pub fn cases(facts: &Facts) -> u32 {
+    if CASES.load() == 0 { 0 } else { facts.known >> Cases::SHIFT << Cases::SHIFT }
 }
 
-impl Rules for Frozen<'_> {
-    #[inline(always)]
-    fn head(&self, index: u32) -> Option<u32> {
-        if index >= MAX_RULES as u32 {
-            return None;
-        }
-        // Each rule loads the facts anew. If the compiler kept them in registers, the verifier would take along what
-        // every test has told about them, and follow each combination.
-        // SAFETY: a move to itself; what it might write is what the compiler has to assume, and nothing is written.
-        unsafe { asm!("{0} = {0}", inout(reg) self.facts => _, options(nostack, preserves_flags)) };
-        // SAFETY: inside the table, which is never written.
-        Some(unsafe { (&raw const (*rule(index)).head).read_volatile() })
+/// Whether a drop passes in any case that it can be. If user space has to find out which it is, the facts say in which it
+/// passes.
+#[inline(always)]
+fn passes_in_cases(drop: &mut Drop) -> bool {
+    // SAFETY: a word of a map, which is always zero and which the verifier does not know; and both are this drop's.
+    let passed = unsafe { decide(&mut drop.facts, &mut drop.bytes, (&raw const ZERO).read_volatile()) };
+    if CASES.load() == 0 {
+        return passed != 0;
     }
-
-    #[inline(always)]
-    fn value<const WORD: usize>(&self, index: u32) -> u64 {
-        // SAFETY: as above.
-        unsafe { (&raw const (*rule(index)).value[WORD]).read_volatile() }
+    let possible = possible(drop);
+    let passed = passed & possible;
+    if passed != possible {
+        drop.facts.known |= (passed as u32) << Cases::SHIFT;
     }
-
-    #[inline(always)]
-    fn mask<const WORD: usize>(&self, index: u32) -> u64 {
-        // SAFETY: as above.
-        unsafe { (&raw const (*rule(index)).mask[WORD]).read_volatile() }
-    }
+    passed != 0
 }
 
-/// The sets of the filter's locations and reasons.
-struct Sets;
+/// The cases that a drop can be, as far as user space has found out.
+#[inline(always)]
+fn possible(drop: &Drop) -> u64 {
+    let key = DropKey { location: drop.facts.location, reason: drop.facts.reason, kind: UNICAST.into() };
+    let all = CASES.load().into();
+    // SAFETY: a word of a map, which user space may write meanwhile.
+    POSSIBLE.get_ptr(&key).map_or(all, |possible| unsafe { possible.read_volatile() } & all)
+}
 
-impl Ranges for Sets {
-    #[inline(always)]
-    fn contains(&self, set: u32, value: u64) -> bool {
-        let Some(set) = RANGES.get_ptr(set) else { return false };
-        let mut index = 0;
-        while index < RANGES_PER_SET {
-            // SAFETY: the pointer is a value of a map, and the index inside it. User space may write meanwhile.
-            let (start, length) = unsafe {
-                let range = &raw const (*set).0[index];
-                ((&raw const (*range).start).read_volatile(), (&raw const (*range).length).read_volatile())
-            };
-            if value.wrapping_sub(start) < length {
-                return true;
-            }
-            if length == 0 {
-                return false;
-            }
-            index += 1;
-        }
-        false
-    }
+/// In which cases a drop passes; 1 if it passes and there are none.
+///
+/// The loader puts the filter's own code in its place, to which the compiler must know nothing: neither what is read and
+/// written, nor what comes out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn decide(facts: *mut Facts, place: *mut Place, zero: u64) -> u64 {
+    let mut passed = zero;
+    // SAFETY: a move to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) passed, in("r1") facts, in("r2") place, options(nostack)) };
+    passed
 }

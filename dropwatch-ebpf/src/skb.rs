@@ -8,11 +8,15 @@ use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use dropwatch_common::{
-    chain::DeviceName,
-    packet::{Bytes, NEAR},
+    chain::{DeviceName, ended},
+    packet::{Bytes, NEAR, Packet, ethertype},
+    program::Place,
 };
 
-use crate::maps::offset;
+use crate::{
+    drop::{ZERO, forget},
+    maps::offset,
+};
 
 /// A structure of the kernel: never dereferenced as what it is declared, only loaded from.
 pub type Kernel = *const u8;
@@ -50,13 +54,13 @@ pub fn read<T: Copy>(address: u64) -> Option<T> {
 /// Whether it can be an address of the kernel: all of them have the sign bit set, on every layout of the address
 /// space.
 #[inline(always)]
-fn is_kernel(address: u64) -> bool {
+pub fn is_kernel(address: u64) -> bool {
     (address as i64) < 0
 }
 
 /// The same pointer, of which the compiler knows nothing.
 #[inline(always)]
-fn opaque(mut pointer: Kernel) -> Kernel {
+pub fn opaque(mut pointer: Kernel) -> Kernel {
     // SAFETY: a move to itself. (None at all would leave two lines of source at one instruction, which the kernel
     // refuses.)
     unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
@@ -70,14 +74,18 @@ pub struct Device {
     pub ifindex: u32,
     /// The namespace's inode number.
     pub netns: u32,
+    /// The namespace's cookie; zero on kernels that have none.
+    pub cookie: u64,
     /// The address of the `net_device`.
     pub address: u64,
+    /// The names of rules that it has besides its own, as bits.
+    pub names: u64,
     /// The address of the `net`, by which a number becomes a `net_device`.
     net: u64,
 }
 
 impl Device {
-    pub const UNKNOWN: Self = Self { ifindex: 0, netns: 0, address: 0, net: 0 };
+    pub const UNKNOWN: Self = Self { ifindex: 0, netns: 0, cookie: 0, address: 0, names: 0, net: 0 };
 
     /// Whether there is a name to be read.
     #[inline(always)]
@@ -85,7 +93,15 @@ impl Device {
         self.ifindex != 0
     }
 
-    /// Finds the `net_device` of a packet that tells only its number; zero if it has gone.
+    /// Makes the verifier forget what it knows of the numbers, as [`forget`] does.
+    #[inline(always)]
+    pub fn forget(&mut self) {
+        let mut numbers = [u64::from(self.ifindex) | u64::from(self.netns) << 32, self.cookie];
+        forget(&mut numbers);
+        (self.ifindex, self.netns, self.cookie) = (numbers[0] as u32, (numbers[0] >> 32) as u32, numbers[1]);
+    }
+
+    /// Finds the `net_device` of a packet that has only its number; zero if it is gone.
     #[inline(always)]
     pub fn find(&mut self) -> u64 {
         if self.address == 0 && self.net != 0 {
@@ -101,9 +117,15 @@ impl Device {
         if address == 0 {
             return false;
         }
-        // SAFETY: bytes are initialised, and stay so.
-        let bytes = unsafe { &mut *(&raw mut *name).cast::<MaybeUninit<DeviceName>>() };
-        read_into(bytes, address + u64::from(offset!(device_name))) && end(name)
+        let Some(bytes) = read::<[u64; 2]>(address + u64::from(offset!(device_name))) else { return false };
+        match ended(bytes) {
+            Some(bytes) => {
+                // SAFETY: as many bytes, which any values make a name of.
+                unsafe { (&raw mut *name).cast::<[u64; 2]>().write_unaligned(bytes) };
+                true
+            }
+            None => false,
+        }
     }
 }
 
@@ -129,44 +151,30 @@ fn numbered(net: u64, ifindex: u32) -> Option<u64> {
     None
 }
 
-/// Clears what stands behind a name's end; false if it is none that the kernel would take: empty or endless, or with
-/// blanks, controls or a slash in it.
-#[inline(always)]
-fn end(name: &mut DeviceName) -> bool {
-    let mut ended = false;
-    let mut index = 0;
-    while index < name.len() {
-        let byte = name[index];
-        if ended {
-            name[index] = 0;
-        } else if byte == 0 {
-            ended = true;
-        } else if byte <= b' ' || byte == b'/' {
-            return false;
-        }
-        index += 1;
-    }
-    ended && name[0] != 0
-}
-
 /// The interface, by the first of these that holds: the packet's own, the one by whose number it came in, and that
 /// of its route.
 ///
-/// `skb->dev` shares its place with scratch of the UDP receive queue and with the links of lists and trees, so it
-/// is believed only if it has a number and a namespace like those of an interface. The route's comes last: that of a
-/// packet for this host is the loopback, whichever way it came.
+/// `skb->dev` shares storage with scratch of the UDP receive queue and with the links of lists and trees, so it
+/// is accepted only if it has a plausible number, namespace and name. The route's comes last: that of a packet for
+/// this host is the loopback, wherever it came from.
 #[inline(always)]
 pub fn device(skb: Kernel, rx_sock: Kernel) -> Device {
     let dev: Kernel = load(skb, offset!(skb_dev));
     if is_kernel(dev as u64) {
         let net: Kernel = load(dev, offset!(device_net));
-        let device = Device {
+        let mut device = Device {
             ifindex: load(dev, offset!(device_ifindex)),
             netns: if is_kernel(net as u64) { load(net, offset!(net_inum)) } else { 0 },
+            cookie: 0,
             address: dev as u64,
+            names: 0,
             net: 0,
         };
-        if is_plausible(&device) {
+        let name = [load(dev, offset!(device_name)), load(dev, offset!(device_name) + 8)];
+        if is_plausible(&device) && ended(name).is_some() {
+            if offset!(net_cookie) != 0 {
+                device.cookie = load(net, offset!(net_cookie));
+            }
             return device;
         }
     }
@@ -195,10 +203,19 @@ fn taken(skb: Kernel, rx_sock: Kernel) -> Device {
     if ifindex == 0 && route.ifindex != 0 {
         return route;
     }
-    if netns == 0 { Device::UNKNOWN } else { Device { ifindex, netns, address: 0, net } }
+    if netns == 0 {
+        return Device::UNKNOWN;
+    }
+    Device { ifindex, netns, cookie: cookie(net), address: 0, names: 0, net }
 }
 
-/// The interface of the packet's route, which it shares its place with links of lists for.
+/// The cookie of a namespace by its address.
+#[inline(always)]
+fn cookie(net: u64) -> u64 {
+    if offset!(net_cookie) == 0 { 0 } else { read(net + u64::from(offset!(net_cookie))).unwrap_or(0) }
+}
+
+/// The interface of the packet's route. `_skb_refdst` shares storage with list links, so it is checked.
 #[inline(always)]
 fn routed(skb: Kernel) -> Device {
     // The lowest bit says whether the reference is counted.
@@ -207,6 +224,12 @@ fn routed(skb: Kernel) -> Device {
         Some(device) if is_plausible(&device) => device,
         _ => Device::UNKNOWN,
     }
+}
+
+/// The number of the interface that the packet's route leads to; zero if it has none.
+#[inline(always)]
+pub fn egress(skb: Kernel) -> u32 {
+    routed(skb).ifindex
 }
 
 #[inline(always)]
@@ -225,18 +248,20 @@ fn route(dst: u64) -> Option<Device> {
     Some(Device {
         ifindex: read(address + u64::from(offset!(device_ifindex)))?,
         netns: read(net + u64::from(offset!(net_inum)))?,
+        cookie: cookie(net),
         address,
+        names: 0,
         net,
     })
 }
 
-/// The `net` of any kind of socket, also of those that are no more than the common part; zero if there is none.
+/// The `net` of any kind of socket, also of those that consist of the common part only; zero if there is none.
 #[inline(always)]
 fn sock_net(sock: Kernel) -> u64 {
     if sock.is_null() {
         return 0;
     }
-    // The verifier wants to see the comparison with zero, which the next one would make superfluous.
+    // The verifier requires the comparison with zero, which the next one would make superfluous.
     let sock = opaque(sock);
     if !is_kernel(sock as u64) {
         return 0;
@@ -256,9 +281,11 @@ pub struct Layout {
     pub length: u32,
     /// The ethertype; of a tagged frame that of its contents. Zero is unknown.
     pub protocol: u16,
+    /// Whether a part of the packet lies outside the linear part.
+    pub is_paged: bool,
 }
 
-/// Finds the network header and what comes with it.
+/// Finds the network header, its ethertype and the bytes behind it.
 #[inline(always)]
 pub fn layout(skb: Kernel) -> Layout {
     let head: u64 = load(skb, offset!(skb_head));
@@ -267,9 +294,10 @@ pub fn layout(skb: Kernel) -> Layout {
     let header = u32::from(load::<u16>(skb, offset!(skb_network_header)));
     let tail: u32 = load(skb, offset!(skb_tail));
     let protocol = u16::from_be(load(skb, offset!(skb_protocol)));
+    let is_paged = len > tail.wrapping_sub((data as u32).wrapping_sub(head as u32));
     // No packet has its network header where its buffer starts: zero means that none was set.
     if header == 0 || tail <= header {
-        return Layout { network: 0, linear: 0, length: len, protocol };
+        return Layout { network: 0, linear: 0, length: len, protocol, is_paged: header != 0 && is_paged };
     }
     let network = head + u64::from(header);
     Layout {
@@ -278,13 +306,43 @@ pub fn layout(skb: Kernel) -> Layout {
         // The data may start in front of the header (a frame) or behind it (a segment).
         length: len.wrapping_add((data as u32).wrapping_sub(network as u32)),
         protocol,
+        is_paged,
     }
+}
+
+/// The packet's first bytes from its network header on, if it is of IPv4 and has so many in its linear part.
+#[inline(always)]
+pub fn ipv4_start<T: Copy>(skb: Kernel, start: &mut MaybeUninit<T>) -> bool {
+    let header = u32::from(load::<u16>(skb, offset!(skb_network_header)));
+    let tail: u32 = load(skb, offset!(skb_tail));
+    let protocol: u16 = load(skb, offset!(skb_protocol));
+    if protocol != ethertype::IPV4.to_be() || header == 0 || tail < header + size_of::<T>() as u32 {
+        return false;
+    }
+    read_into(start, load::<u64>(skb, offset!(skb_head)) + u64::from(header))
 }
 
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
 
 impl Layout {
+    /// Whether headers may lie where they are not read, when this is what was found of them.
+    #[inline(always)]
+    pub fn hides(&self, packet: &Packet) -> bool {
+        self.is_paged && (self.network == 0 || packet.cut != 0)
+    }
+
+    /// The packet's bytes, where they are.
+    #[inline(always)]
+    pub fn place(&self) -> Place {
+        Place {
+            network: self.network,
+            linear: self.linear.into(),
+            length: if self.is_paged { self.length.into() } else { 0 },
+            missed: 0,
+        }
+    }
+
     /// The same packet without tags that are still in front of its contents.
     ///
     /// The kernel keeps the network header behind a tag that it has put there itself, and in front of one that a
@@ -297,12 +355,17 @@ impl Layout {
         let Some(before) = read::<[u8; 2]>(self.network - 2) else { return self };
         match u16::from_be_bytes(before) {
             VLAN | QINQ => {
+                if self.linear < 4 {
+                    // What the tag contains is not here.
+                    return Self { network: 0, linear: 0, ..self };
+                }
                 let Some([_, _, inner @ ..]) = read::<[u8; 4]>(self.network) else { return self };
                 Self {
                     network: self.network + 4,
                     linear: self.linear.saturating_sub(4),
                     length: self.length.saturating_sub(4),
                     protocol: u16::from_be_bytes(inner),
+                    ..self
                 }
             }
             inner => Self { protocol: inner, ..self },
@@ -351,5 +414,16 @@ impl Bytes for Headers {
             return None;
         }
         read(self.network + u64::from(offset))
+    }
+
+    #[inline(always)]
+    fn meet(&self, packet: &mut Packet) {
+        forget(packet);
+    }
+
+    #[inline(always)]
+    fn unknown(&self, number: u32) -> u32 {
+        // SAFETY: a word of a map.
+        number | unsafe { (&raw const ZERO).read_volatile() as u32 }
     }
 }

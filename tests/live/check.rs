@@ -17,7 +17,12 @@ use nix::{
 
 use crate::{
     Test,
-    support::{self, net::Net, udp_receiver},
+    support::{
+        self,
+        inject::needs::{kernel_has_reason, kernel_is_before},
+        net::Net,
+        udp_receiver,
+    },
 };
 
 /// All of them.
@@ -32,12 +37,16 @@ pub const TESTS: &[Test] = &[
     ("check::late_drops_are_waited_for", settle),
     ("check::a_loss_makes_a_maximum_unknown", loss),
     ("check::what_is_mistyped_is_refused_before_the_command_runs", mistyped),
+    ("check::a_printed_location_can_be_pasted_into_a_rule", pasted),
+    ("check::a_function_that_never_appears_makes_a_maximum_unknown", absent),
+    ("check::broken_rules_are_annotations_where_github_runs_it", annotated),
+    ("check::the_scope_is_said", scope),
     ("check::documents_say_what_was_found", documents),
     ("check::no_rules_report_and_succeed", no_rules),
 ];
 
 /// Makes this very program cause drops where it is started, and end: what a check's command does here.
-const DROPS: &str = "DROPWATCH_TEST_DROPS";
+pub const DROPS: &str = "DROPWATCH_TEST_DROPS";
 
 /// How many drops this program has been started to cause.
 pub fn drops_to_cause() -> Option<u64> {
@@ -88,7 +97,7 @@ fn by_one_drop() {
     assert_ends(&held, 0, "the rule held");
     assert!(stderr(&held).contains("7 drops seen, at most 7 allowed"), "{}", stderr(&held));
     let broken = dropping(&net, 8, &["--max", &here(7)]);
-    assert_ends(&broken, 4, "1 of 1 rules did not hold");
+    assert_ends(&broken, 4, "the rule did not hold");
     assert!(stderr(&broken).contains("FAILED  --max"), "{}", stderr(&broken));
     assert!(stderr(&broken).contains("the whole host"), "the scope is named: {}", stderr(&broken));
 }
@@ -101,7 +110,7 @@ fn expectation() {
 
 fn own_status() {
     let net = Net::new();
-    let failed = output(&net, &["--max", "0", "--expect", "1000000000"], &["sh", "-c", "exit 7"]);
+    let failed = output(&net, &["--max", &here(0), "--expect", "1000000000"], &["sh", "-c", "exit 7"]);
     assert_ends(&failed, 7, "failed by itself");
     let killed = output(&net, &["--expect", "1000000000"], &["sh", "-c", "kill -9 $$"]);
     assert_ends(&killed, 137, "killed by signal 9");
@@ -110,7 +119,7 @@ fn own_status() {
 fn cannot_run() {
     let net = Net::new();
     assert_ends(&output(&net, &[], &["/no/such/program"]), 127, "not found");
-    let judged = output(&net, &["--max", "0", "--expect", "5"], &["/no/such/program"]);
+    let judged = output(&net, &["--max", "5", "--expect", "5"], &["/no/such/program"]);
     assert_ends(&judged, 127, "2 of 2 rules did not hold");
     let told = String::from_utf8_lossy(&judged.stderr);
     assert_eq!(told.matches("the command did not run").count(), 2, "{told}");
@@ -140,7 +149,7 @@ fn started(net: &Net, arguments: &[&str], script: &str) -> (Child, PathBuf) {
     });
     let start = Instant::now();
     while !file.exists() {
-        assert!(start.elapsed() < Duration::from_secs(60), "the command has not started");
+        assert!(start.elapsed() < support::PATIENCE, "the command has not started");
         thread::sleep(Duration::from_millis(5));
     }
     (child, file)
@@ -210,6 +219,13 @@ fn loss() {
 fn mistyped() {
     let net = Net::new();
     let file = std::env::temp_dir().join(format!("dropwatch-mistyped-{}", std::process::id()));
+    let here = udp_receiver();
+    let [mistyped, beyond, elsewhere] = [
+        format!("location={here}x:0"),
+        format!("location={here}+0xfffff:1"),
+        format!("location={here}[no_module],location=ip_rcv:0"),
+    ];
+    let meant = format!("'{here}'");
     let mut wrong = vec![
         (vec!["--max", "reson=NO_SOCKET:0"], "did you mean 'reason'"),
         (vec!["--max", "reason=NO_SOCKET"], "a number of drops"),
@@ -218,20 +234,98 @@ fn mistyped() {
         (vec!["--report", "/no/such/directory/r.xml"], "--report"),
         (vec!["--settle", "soon"], "--settle"),
         (vec!["--no-such-option"], "--no-such-option"),
+        (vec!["--max", "dport=53,dport=9:0"], "no drop has both 'dport=53' and 'dport=9'"),
+        (vec!["--max", "sport=53,ipproto=icmp:0"], "no packet has both"),
+        (vec!["--max", "saddr=10.0.0.1,daddr=::1:0"], "no packet has both"),
+        (vec!["--max", &mistyped], &meant),
+        (vec!["--expect", &beyond], "beyond its end"),
+        (vec!["--max", &elsewhere], "no drop has both"),
+        (vec!["--max", "location=0x10:0"], "no function at 0x10"),
+        (vec!["--max", "cpu=65535:0"], "no CPU 65535"),
+        (vec!["--max", "dport=9:3", "--expect", "dport=9:4"], "'--max dport=9:3' allows fewer"),
     ];
     // What a kernel without reasons says of any of them.
-    let has_reasons =
-        !stderr(&output(&net, &["--max", "reason=NO_SOCKET:9"], &["true"])).contains("gives no reasons");
+    let has_reasons = kernel_has_reason("NO_SOCKET");
     wrong.push((
         vec!["--max", "reason=NO_SOKET:0"],
         if has_reasons { "did you mean 'NO_SOCKET'" } else { "gives no reasons" },
     ));
+    if has_reasons {
+        wrong.push((vec!["--max", "reason=NETFILTER_DROP,reason=NO_SOCKET:0"], "no drop has both"));
+        wrong.push((vec!["--max", "reason=60000:0"], "no reason '60000'"));
+    }
+    if !kernel_is_before(6, 2) {
+        wrong.push((vec!["--max", "reason=CONSUMED:0"], "is not a drop"));
+    }
     for (arguments, words) in wrong {
         let output = output(&net, &arguments, &["touch", file.to_str().expect("text")]);
         assert_eq!(output.status.code(), Some(125), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
         assert!(!file.exists(), "{arguments:?}: the command ran");
     }
+}
+
+/// A place as each format prints it.
+fn pasted() {
+    let net = Net::new();
+    let file = std::env::temp_dir().join(format!("dropwatch-pasted-{}.json", std::process::id()));
+    assert_ends(&dropping(&net, 3, &["--report", file.to_str().expect("text")]), 0, "no rules");
+    let document: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&file).expect("the document")).expect("JSON");
+    fs::remove_file(file).expect("the document is there");
+    let mut rows = document["rows"].as_array().expect("rows").iter();
+    let location = &rows.find(|row| row["location"]["symbol"] == udp_receiver()).expect("a row")["location"];
+    let number = |name: &str| location[name].as_u64().expect("a number");
+    let text = |name: &str| location[name].as_str().expect("text");
+    let printed =
+        format!("{}+{:#x}/{:#x} [{}]", text("symbol"), number("offset"), number("size"), text("module"));
+    for place in [printed.as_str(), text("address")] {
+        assert_ends(&dropping(&net, 3, &["--max", &format!("location={place}:3")]), 0, "held");
+        assert_ends(&dropping(&net, 3, &["--max", &format!("location={place}:2")]), 4, "did not hold");
+    }
+}
+
+fn absent() {
+    let net = Net::new();
+    let rule = ["--max", "location=no_such_rcv[no_such_module]:0"];
+    let ended = dropping(&net, 3, &rule);
+    assert_ends(&ended, 4, "did not hold");
+    assert!(
+        stderr(&ended).contains("UNKNOWN --max location=no_such_rcv[no_such_module]:0"),
+        "{}",
+        stderr(&ended)
+    );
+    assert!(stderr(&ended).contains("no_such_rcv[no_such_module] was never there"), "{}", stderr(&ended));
+    let filtered = dropping(&net, 3, &["-f", "location no_such_rcv", "--max", "0"]);
+    assert_ends(&filtered, 4, "did not hold");
+    assert!(stderr(&filtered).contains("warning: there is no function no_such_rcv"), "{}", stderr(&filtered));
+    assert!(stderr(&filtered).contains("UNKNOWN --max 0"), "{}", stderr(&filtered));
+}
+
+fn annotated() {
+    let net = Net::new();
+    let this = std::env::current_exe().expect("this program");
+    let run = |value: &str| {
+        let mut check =
+            check(&net, &["--max", &here(1), "--expect", &here(1)], &[this.to_str().expect("text")]);
+        check.env(DROPS, "2").env("GITHUB_ACTIONS", value);
+        net.run(|| check.output().expect("dropwatch runs"))
+    };
+    let annotations = |output: &Output| {
+        let said = stderr(output);
+        said.lines().filter(|line| line.starts_with("::")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let broken =
+        format!("::error title=dropwatch::FAILED  --max {}: 2 drops seen, at most 1 allowed", here(1));
+    assert_eq!(annotations(&run("true")), [broken]);
+    assert!(annotations(&run("")).is_empty());
+}
+
+fn scope() {
+    let net = Net::new();
+    let ended = dropping(&net, 3, &["-f", "netns self", "--max", "3", "--expect", "3"]);
+    assert_ends(&ended, 0, "held");
+    assert!(stderr(&ended).contains("drops seen in netns self while the command ran"), "{}", stderr(&ended));
 }
 
 fn documents() {

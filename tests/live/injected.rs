@@ -12,44 +12,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dropwatch::protocols::ip_protocol;
+use dropwatch::internals::ip_protocol;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use crate::support::{
-    inject::{
-        self, Case, Expected, Flow,
-        needs::{self, Need},
-    },
+    inject::{self, Case, Expected, Flow, needs},
     is_guest,
+    trial::trial,
     watch::Stream,
 };
 
 /// A test for each case. What the machine cannot do is ignored, out loud, and never passed.
 pub fn trials(can_run: bool) -> Vec<Trial> {
     assert_distinct();
-    let strict = std::env::var_os("DROPWATCH_REQUIRE_ALL_CASES").is_some();
-    let mut known = BTreeMap::new();
-    let trial = |case: &'static Case| {
-        let lacking: Vec<_> =
-            case.needs.iter().filter(|_| can_run).filter_map(|need| lacking(need, &mut known)).collect();
-        let lacking = lacking.join(", ");
-        if !lacking.is_empty() && !strict {
-            eprintln!("IGNORED inject::{}: this machine lacks {lacking}.", case.name);
-        }
-        let ignored = !can_run || (!lacking.is_empty() && !strict);
-        Trial::test(format!("inject::{}", case.name), move || run(case, &lacking)).with_ignored_flag(ignored)
-    };
+    let trial =
+        |case: &'static Case| trial(format!("inject::{}", case.name), case.needs, can_run, || run(case));
     let end = Trial::test("inject::nothing_is_lost_beside", || {
         end();
         Ok(())
     });
     inject::cases().map(trial).chain([end.with_ignored_flag(!can_run)]).collect()
-}
-
-/// Why the machine lacks something, found out once.
-fn lacking(need: &Need, known: &mut BTreeMap<&'static str, Option<String>>) -> Option<String> {
-    known.entry(need.name).or_insert_with(|| need.lacking()).clone()
 }
 
 fn assert_distinct() {
@@ -61,7 +44,7 @@ fn assert_distinct() {
     }
 }
 
-/// What the program is started with: reports of everything, so many that nobody waits for them, but for an emulated
+/// What the program is started with: reports of everything, so frequent that no test waits for one, but for an emulated
 /// machine, which would do little else.
 fn arguments() -> [&'static str; 6] {
     ["-i", if is_guest() { "150ms" } else { "50ms" }, "--max-rows", "4096", "--by", KEYS]
@@ -101,10 +84,7 @@ fn lost_in(report: &Value) -> u64 {
     report["ledger"].as_object().expect("a ledger").values().filter_map(Value::as_u64).sum()
 }
 
-fn run(case: &Case, lacking: &str) -> Result<(), Failed> {
-    if !lacking.is_empty() {
-        return Err(format!("this machine lacks {lacking}").into());
-    }
+fn run(case: &Case) -> Result<(), Failed> {
     let prepared = (case.prepare)(case.count);
     let stream = take_or_start();
     let like = prepared.expected.as_ref().map(Like::new);
@@ -130,7 +110,7 @@ fn run(case: &Case, lacking: &str) -> Result<(), Failed> {
     Err(format!("seen {seen}, expected {expected:?}; all drops:{all}").into())
 }
 
-/// The drops from the start of `act` until they are `enough`, or for as long as packets may be under way.
+/// The drops from the start of `act` until they are `enough`, or until no packet can be in flight.
 fn during(stream: &Stream, act: &dyn Fn(), enough: impl Fn(&Drops) -> bool) -> Drops {
     stream.catch_up();
     act();
@@ -180,7 +160,7 @@ struct Drop {
     flow: Seen,
 }
 
-/// Who sent what to whom, as far as a report says it.
+/// The flow, as far as a report has it.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     protocol: Option<String>,
@@ -236,6 +216,7 @@ impl Drop {
 /// Which rows are the expected drops.
 struct Like {
     count: u64,
+    /// None on kernels that give none.
     reasons: Vec<&'static str>,
     locations: Vec<&'static str>,
     module: Option<&'static str>,
@@ -249,8 +230,9 @@ impl Like {
     fn new(expected: &Expected) -> Self {
         let mut reasons = vec![expected.reason];
         reasons.extend(expected.older);
+        reasons.retain(|reason| needs::kernel_has_reason(reason));
         if !needs::kernel_has_reason(expected.reason) {
-            reasons.push("NOT_SPECIFIED");
+            reasons.extend(needs::reason_here("NOT_SPECIFIED"));
         }
         let locations = expected.locations.iter().copied().filter(|name| has_function(name)).collect();
         // What is not a module is part of the kernel.
@@ -282,6 +264,7 @@ impl Like {
         let here = here && module && self.is_from(drop);
         match &drop.reason {
             Some(reason) => here && self.reasons.contains(&reason.as_str()),
+            None if !self.reasons.is_empty() => false,
             // With neither reason nor place, a number that no other case has.
             None if self.locations.is_empty() => drop.count == self.count,
             None => here,

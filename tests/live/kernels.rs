@@ -1,4 +1,4 @@
-//! What differs between kernels: nesting, and what a kernel without type information leaves to be told.
+//! What differs between kernels: nesting, and what a kernel without type information cannot name.
 
 use std::{
     fs,
@@ -44,7 +44,7 @@ const EMPTY: Duration = Duration::from_millis(850);
 /// the counting of the former, of the same key. They are counted, or in the ledger where the kernel's guard skips
 /// them.
 ///
-/// Nothing else may run there meanwhile: the kernels of some sandboxes run no tracepoint at all, ours or anybody's,
+/// Nothing else may run there meanwhile: the kernels of some sandboxes run no BPF program at all,
 /// while their init process is what an interrupt has found, so a drop in that interrupt is seen by none.
 fn nested() {
     let wire = Wire::new();

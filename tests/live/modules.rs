@@ -2,16 +2,21 @@
 
 use std::{fs, process::Command, thread, time::Duration};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
     Test,
     support::{
-        inject::{ip::gre, needs::kernel_has_reason, wire::Wire},
+        inject::{
+            ip::gre,
+            needs::{self, kernel_has_reason},
+            wire::Wire,
+        },
         is_guest,
         net::Net,
         openvswitch::Switch,
+        trial::trial,
         watch::{Reports, Watch},
     },
 };
@@ -27,19 +32,13 @@ const TESTS: &[Test] = &[
 
 /// The tests, ignored out loud where the kernel loads no modules.
 pub fn trials(can_run: bool) -> Vec<Trial> {
-    let strict = std::env::var_os("DROPWATCH_REQUIRE_ALL_CASES").is_some();
-    let can_load = can_run && (strict || load("ip_gre") && is_loaded("gre"));
-    if can_run && !can_load {
-        eprintln!("IGNORED modules::*: this machine cannot load the modules gre and ip_gre.");
-    }
     let trial = |&(name, body): &Test| {
-        let run = move || {
+        trial(name.to_owned(), &[needs::MODULES], can_run, move || {
             // Others load them as well.
             unload(&["ip_gre", "gre"]);
             body();
-            Ok::<(), Failed>(())
-        };
-        Trial::test(name, run).with_ignored_flag(!can_load)
+            Ok(())
+        })
     };
     TESTS.iter().map(trial).collect()
 }

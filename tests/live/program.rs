@@ -3,14 +3,15 @@
 use std::{
     collections::HashSet,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use dropwatch_common::names;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -34,8 +35,10 @@ pub const TESTS: &[Test] = &[
     ("an_unslid_system_map_gives_the_same_names", system_map),
     ("a_system_map_of_another_kernel_is_refused", foreign_system_map),
     ("the_probe_measures_itself", cost),
+    ("words_on_standard_input_end_it_for_old_scripts", words),
     ("classic_prints_what_c_dropwatch_prints", classic),
     ("text_prints_a_line_for_each_row", text),
+    ("a_table_ends_with_the_whole_run", whole_run),
     ("symbols_are_read_for_rows_that_name_functions", symbols_if_needed),
 ];
 
@@ -57,12 +60,34 @@ fn symbols_if_needed() {
     let reads_symbols = |by| {
         let watch = Watch::start(&["-v", "-o", "json", "-i", "1h", "-b", by]);
         net.drop_datagrams(3);
-        // Longer than reading them takes: who does not wait for them might end before.
+        // Longer than reading them takes: a program that does not wait for them might end before.
         thread::sleep(Duration::from_millis(if is_guest() { 4000 } else { 500 }));
         watch.stop().stderr.contains("functions read")
     };
     assert!(reads_symbols("location"));
     assert!(!reads_symbols("iface,reason"));
+}
+
+/// However it ends; and what was started is said in the line after the one that scripts wait for.
+fn whole_run() {
+    let net = Net::new();
+    let filter = format!("netns {}", net.inum());
+    let watch = Watch::start(&["-o", "table", "-i", "200ms", "-f", &filter]);
+    net.drop_datagrams(3);
+    thread::sleep(Duration::from_millis(500));
+    net.drop_datagrams(4);
+    watch.signal(Signal::SIGTERM);
+    let ended = watch.wait();
+    assert!(ended.status.success(), "{ended:?}");
+    let (_, end) = ended.stdout.split_once("--- in all: 7 packets dropped in ").expect("a summary");
+    let row = end.lines().find(|line| line.contains(&format!("{}+", udp_receiver()))).expect("a row");
+    assert!(row.trim_start().starts_with("7  100.0%  "), "{end}");
+    let mut said = ended.stderr.lines();
+    assert_eq!(said.next(), Some("Monitoring for dropped packets"));
+    assert_eq!(
+        said.next(),
+        Some(&*format!("every 200 ms, those that match '{filter}'; first report in 200 ms"))
+    );
 }
 
 fn heartbeat() {
@@ -106,7 +131,7 @@ fn signals() {
 }
 
 fn second_interrupt() {
-    // Nobody reads, and the pipe is full long before the queue of intervals is.
+    // There is no reader, and the pipe is full long before the queue of intervals is.
     let watch = Watch::start_unread(&["-o", "json", "-i", "10ms"]);
     thread::sleep(Duration::from_secs(4));
     watch.signal(Signal::SIGINT);
@@ -155,11 +180,14 @@ fn late() {
     assert!(longest > 0.6, "the report covers what it missed: {longest}");
 }
 
+/// The programs of the default key: with and without whom a packet was for.
+const OURS: [&str; 2] = [names::COUNT_KIND, names::COUNT_DROP];
+
 /// The probes like ours that are loaded now, by the kernel's numbers for them, which it does not give again soon.
 fn probes() -> HashSet<u32> {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
-        .filter(|program| program.name_as_str() == Some(dropwatch_common::names::COUNT_DROP))
+        .filter(|program| program.name_as_str().is_some_and(|name| OURS.contains(&name)))
         .map(|program| program.id())
         .collect()
 }
@@ -174,7 +202,7 @@ fn killed() {
     assert!(!watch.wait().status.success());
     let start = Instant::now();
     while probes().contains(&ours[0]) {
-        assert!(start.elapsed() < Duration::from_secs(10), "the probe outlives the program");
+        assert!(start.elapsed() < support::PATIENCE, "the probe outlives the program");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -270,6 +298,39 @@ fn cost() {
     let line = reports.stderr.lines().find(|line| line.starts_with("cost: ")).expect("a line on the cost");
     let runs: u64 = line.split(' ').nth(1).and_then(|runs| runs.parse().ok()).expect("a number of runs");
     assert!(runs >= 500 && line.contains(" ns each"), "{line}");
+}
+
+/// Runs it with these arguments, and these words on standard input.
+fn with_words(arguments: &[&str], words: &[&[u8]]) -> Output {
+    let mut child = Command::new("timeout")
+        .args(["-s", "INT", "60"])
+        .arg(support::dropwatch())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("timeout runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    for word in words {
+        stdin.write_all(word).expect("it is read, or there is room");
+        thread::sleep(Duration::from_millis(300));
+    }
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+fn words() {
+    let start = Instant::now();
+    let output = with_words(&["-l", "kas", "-i", "1h", "-o", "json"], &[b"start\nexit\n"]);
+    assert!(start.elapsed() < Duration::from_secs(50) && output.status.success(), "{output:?}");
+    assert_eq!(stdout(&output).lines().count(), 1);
+
+    // The end of the input ends nothing, and without `-l` no word does.
+    let output = with_words(&["-l", "kas", "-i", "200ms", "-n", "4"], &[b"start\n"]);
+    assert!(output.status.success() && stdout(&output).lines().count() >= 4, "{output:?}");
+    let output = with_words(&["-i", "200ms", "-n", "4"], &[b"exit\n"]);
+    assert!(output.status.success() && stdout(&output).lines().count() >= 4, "{output:?}");
 }
 
 fn classic() {

@@ -44,7 +44,7 @@ pub fn compare(rival: &Path) {
     many_places(rival);
 }
 
-/// Prints a row: how many drops `act` caused, which is asked for afterwards, and what the two saw of it.
+/// Prints a row: how many drops `act` caused, which is read afterwards, and what each of the two saw.
 fn row(name: &str, rival: &Path, act: impl FnOnce(), caused: impl FnOnce() -> u64) {
     let mut took = Duration::ZERO;
     let (ours, theirs) = watched(rival, || {
@@ -147,7 +147,7 @@ fn watched(rival: &Path, act: impl FnOnce()) -> (Counts, Counts) {
     (counts, theirs.stop())
 }
 
-/// A running C dropwatch. It reads commands, and tells what it has counted at the latest when it ends.
+/// A running C dropwatch. It reads commands, and prints its counts at the latest when it ends.
 struct Rival(Child);
 
 impl Rival {
@@ -159,7 +159,7 @@ impl Rival {
             .spawn()
             .expect("C dropwatch starts");
         writeln!(child.stdin.as_mut().expect("a pipe"), "start").expect("it reads");
-        // The kernel's module is in use for as long as it watches.
+        // The kernel's module is in use while it watches.
         wire::eventually("C dropwatch watches", || {
             let users = fs::read_to_string("/sys/module/drop_monitor/refcnt").unwrap_or_default();
             !users.is_empty() && users.trim() != "0"

@@ -8,16 +8,18 @@ use serde_json::Value;
 
 use crate::support::{
     inject::{self, Case, Flow, Prepared},
-    is_guest, udp_receiver,
+    is_guest,
+    trial::trial,
+    udp_receiver,
     watch::Watch,
 };
 
-/// A question: drops that are caused, what is asked about them, and what the answer must be.
+/// A question: drops that are caused, the query about them, and the expected answer.
 struct Scenario {
     name: &'static str,
     /// A case of the library of drops.
     case: &'static str,
-    /// What is asked: `{saddr}`, `{daddr}` and `{netns}` stand for those of the case.
+    /// The query: `{saddr}`, `{daddr}` and `{netns}` stand for those of the case.
     arguments: &'static [&'static str],
     /// Looks at the rows that came, all of which are about the case, and at the drops there must be.
     check: fn(&[Value], u64),
@@ -81,9 +83,8 @@ const SCENARIOS: &[Scenario] = &[
         check: |rows, drops| {
             assert_eq!(sum(rows), drops, "{rows:?}");
             assert_eq!(rows[0]["iface"]["name"], "vb", "{rows:?}");
-            if inject::needs::kernel_has_reason("IP_RPFILTER") {
-                assert_eq!(rows[0]["reason"]["name"], "IP_RPFILTER", "{rows:?}");
-            }
+            let reason = inject::needs::reason_here("IP_RPFILTER");
+            assert_eq!(rows[0]["reason"]["name"].as_str(), reason, "{rows:?}");
         },
     },
     Scenario {
@@ -110,17 +111,10 @@ const SCENARIOS: &[Scenario] = &[
 pub fn trials(can_run: bool) -> Vec<Trial> {
     let trial = |scenario: &'static Scenario| {
         let case = inject::cases().find(|case| case.name == scenario.case).expect("a case of the library");
-        let lacking: Vec<_> =
-            case.needs.iter().filter(|_| can_run).filter_map(inject::needs::Need::lacking).collect();
-        if !lacking.is_empty() {
-            eprintln!("IGNORED scenarios::{}: this machine lacks {}.", scenario.name, lacking.join(", "));
-        }
-        let run = move || {
+        trial(format!("scenarios::{}", scenario.name), case.needs, can_run, || {
             ask(scenario, case);
             Ok(())
-        };
-        Trial::test(format!("scenarios::{}", scenario.name), run)
-            .with_ignored_flag(!can_run || !lacking.is_empty())
+        })
     };
     SCENARIOS.iter().map(trial).collect()
 }

@@ -11,6 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dropwatch_testing::{
+    generator,
+    packets::{Random, Sample},
+};
+use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
@@ -23,21 +28,23 @@ use crate::{
     Test,
     live::kernels::without_type_information,
     support::{
-        self, frames, generator,
-        inject::needs,
+        self, frames,
+        inject::{
+            needs::{self, Need},
+            tc::{shoot, shot},
+            wire::{Wire, eventually},
+        },
         is_guest,
         net::{CLOSED, Net, flood_all},
-        packets::{Random, Sample},
         pcapng::{self, Captured},
+        trial::trial,
         udp_receiver,
         watch::{Ended, Watch},
     },
 };
 
-/// All of them.
+/// Those that need nothing but root.
 pub const TESTS: &[Test] = &[
-    ("trace_frames_come_back_byte_for_byte", byte_for_byte),
-    ("trace_a_packet_without_a_link_header_gets_one", no_link_header),
     ("trace_large_packets_keep_their_length", large),
     ("trace_ends_after_so_many_drops", so_many),
     ("trace_chains_start_at_the_drop", chains),
@@ -49,6 +56,21 @@ pub const TESTS: &[Test] = &[
     ("trace_without_type_information_is_refused", without_btf),
     ("trace_a_full_disk_keeps_what_was_before", full_disk),
 ];
+
+/// Those with needs.
+pub fn trials(can_run: bool) -> Vec<Trial> {
+    let tests: [(&str, Need, fn()); 2] = [
+        ("trace_frames_come_back_byte_for_byte", needs::TC_BPF, byte_for_byte),
+        ("trace_a_packet_without_a_link_header_gets_one", needs::NFT, no_link_header),
+    ];
+    let trial = |(name, need, body): (&str, Need, fn())| {
+        trial(name.to_owned(), &[need], can_run, move || {
+            body();
+            Ok(())
+        })
+    };
+    tests.into_iter().map(trial).collect()
+}
 
 /// What a run of `trace -o json` printed.
 struct Trace {
@@ -105,44 +127,28 @@ fn captured_on(path: &Path, iface: &str, net: &Net) -> Vec<Captured> {
     packets
 }
 
-/// Whether the machine has what a test needs; says so if not.
-fn has(need: needs::Need) -> bool {
-    let lacking = need.lacking();
-    if let Some(lacking) = &lacking {
-        assert!(std::env::var_os("DROPWATCH_REQUIRE_ALL_CASES").is_none(), "this machine lacks {lacking}");
-        eprintln!("SKIPPED: this machine lacks {lacking}");
-    }
-    lacking.is_none()
-}
-
 fn byte_for_byte() {
-    if !has(needs::TC_BPF) {
-        return;
-    }
-    let (a, b) = (Net::quiet(), Net::quiet());
-    a.join("va", "10.99.0.1/24", &b, "vb", "10.99.0.2/24");
-    b.words("tc qdisc add dev vb clsact");
-    // A classic program that says "shot", to everything that arrives.
-    b.command("tc", &["filter", "add", "dev", "vb", "ingress", "bpf", "da", "bytecode", "1,6 0 0 2,"]);
+    let wire = Wire::new();
+    shoot(&wire, "vb", "ingress");
     let mut runner = TestRunner::deterministic();
     let sent: Vec<Vec<u8>> =
         (0..500).map(|_| generator::frame().new_tree(&mut runner).expect("a frame").current()).collect();
     // And the broken ones that filters are tried on.
-    let (mut random, to) = (Random::new(7), b.hardware_address("vb"));
-    let broken = (0..500).map(|_| Sample::any(&mut random).frame(to));
+    let mut random = Random::new(7);
+    let broken = (0..500).map(|_| Sample::any(&mut random).frame(wire.to));
     let whole = sent.len();
     let sent: Vec<_> = sent.into_iter().chain(broken).collect();
 
     let directory = directory();
     let path = file(&directory);
-    let filter = format!("netns {} and iface vb", b.inum());
+    let filter = format!("netns {} and iface vb", wire.b.inum());
     let watch = Watch::start(&["trace", "-o", "json", "-w", argument(&path), "-f", &filter]);
-    frames::send_all(&a, "va", sent.iter().map(Vec::as_slice));
-    thread::sleep(Duration::from_millis(200));
+    frames::send_all(&wire.a, "va", sent.iter().map(Vec::as_slice));
+    eventually("all frames are shot", || shot(&wire, "vb") == sent.len() as u64);
     let trace = Trace::stop(watch);
     assert_eq!(trace.not_shown(), 0);
 
-    let captured = captured_on(&path, "vb", &b);
+    let captured = captured_on(&path, "vb", &wire.b);
     assert_eq!(captured.len(), sent.len());
     for (captured, sent) in captured.iter().zip(&sent) {
         assert_eq!(&captured.bytes, sent);
@@ -150,10 +156,10 @@ fn byte_for_byte() {
         assert!(captured.comment.contains(" at "), "{captured:?}");
         assert!(!captured.comment.contains("made up"), "{captured:?}");
     }
-    assert_eq!(trace.of(&b).count(), sent.len());
+    assert_eq!(trace.of(&wire.b).count(), sent.len());
     let Some(lines) = pcapng::tcpdump(&path) else { return };
     assert_eq!(lines.len(), sent.len());
-    for (drop, line) in trace.of(&b).zip(&lines).take(whole) {
+    for (drop, line) in trace.of(&wire.b).zip(&lines).take(whole) {
         assert_agree(&drop["packet"], line);
     }
 }
@@ -161,7 +167,7 @@ fn byte_for_byte() {
 /// Our facts are in tcpdump's line: addresses, ports, flags.
 fn assert_agree(packet: &Value, line: &str) {
     let text = |key: &str| packet[key].as_str().map(str::to_owned);
-    // An answer of ARP does not say to whom.
+    // The line of an ARP reply does not name its receiver.
     let keys = if packet["protocol"] == "arp" { &["saddr"][..] } else { &["saddr", "daddr"] };
     for &key in keys {
         assert!(text(key).is_none_or(|address| line.contains(&address)), "{packet}: {line}");
@@ -179,9 +185,6 @@ fn assert_agree(packet: &Value, line: &str) {
 }
 
 fn no_link_header() {
-    if !has(needs::NFT) {
-        return;
-    }
     let net = Net::quiet();
     net.words("nft add table ip t");
     net.command("nft", &["add chain ip t c { type filter hook output priority 0 ; }"]);
@@ -235,7 +238,7 @@ fn large() {
 
 fn so_many() {
     let net = Net::quiet();
-    let watch = Watch::start(&["trace", "-o", "json", "-n", "7"]);
+    let watch = Watch::start(&["trace", "-o", "json", "-c", "7"]);
     net.drop_datagrams(100);
     let trace = Trace::parse(&watch.wait());
     assert_eq!(trace.drops.len(), 7);
@@ -291,7 +294,7 @@ fn slow_reader() {
     let mut tracing = Watch::start_unread(&["trace", "--stack"]);
     // More than the batches under way hold.
     let (_nets, drops) = flood_from_all(many(500_000).max(40_000));
-    // Nobody has read anything up to here.
+    // Nothing has been read up to here.
     thread::sleep(Duration::from_millis(1200));
     let mut stdout = tracing.take_stdout();
     let reader = thread::spawn(move || {
@@ -391,7 +394,7 @@ fn without_btf() {
     assert!(said.contains("CONFIG_DEBUG_INFO_BTF=y"), "{said}");
 }
 
-/// A file system of 64 kilobytes, as long as it is held.
+/// A file system of 64 kilobytes, while it is held.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {

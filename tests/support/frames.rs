@@ -98,6 +98,13 @@ impl Packet {
         Self::new(source, destination, TCP, payload).summed(16)
     }
 
+    /// The same segment from another port.
+    pub fn set_source_port(&mut self, port: u16) {
+        self.payload[..2].copy_from_slice(&port.to_be_bytes());
+        self.payload[16..18].fill(0);
+        *self = Self::summed(self.clone(), 16);
+    }
+
     /// A message of ICMP, or of `ICMPv6` between IPv6 addresses.
     pub fn icmp(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, kind: u8, rest: &[u8]) -> Self {
         let mut payload = vec![kind, 0, 0, 0];
@@ -185,7 +192,7 @@ pub fn flipped(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
 }
 
 /// The Internet checksum of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
     let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(word(pair))).sum();
     while sum > 0xffff {
@@ -210,7 +217,7 @@ pub fn send_all<'a>(net: &Net, device: &str, frames: impl Iterator<Item = &'a [u
     Line::open(net, device).send(frames);
 }
 
-/// A way to the wire behind a device, for as long as this is open: the kernel takes its time to close one.
+/// Access to the wire behind a device while this is open: the kernel closes one with a delay.
 pub struct Line {
     socket: OwnedFd,
     index: u32,

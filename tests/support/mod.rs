@@ -3,17 +3,21 @@
 //! Everything happens in network namespaces of its own; the host drops packets too, so a test asserts on
 //! rows that only it can have caused.
 
+pub mod alone;
+pub mod browser;
 pub mod frames;
-#[path = "../../dropwatch/src/trace/words/generator.rs"]
-pub mod generator;
 pub mod inject;
 pub mod net;
 pub mod openvswitch;
-pub mod packets;
 pub mod pcapng;
+pub mod screen;
+pub mod trial;
 pub mod watch;
 
-use std::{fs, path::PathBuf, sync::LazyLock};
+use std::{fs, path::PathBuf, sync::LazyLock, time::Duration};
+
+/// Longer than anything here takes, on a busy machine and under emulation too.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The program under test: in a guest, where nothing is built, the environment names it.
 pub fn dropwatch() -> PathBuf {

@@ -5,7 +5,7 @@ use std::{
     io::{IoSlice, Write as _},
     net::{SocketAddr, UdpSocket},
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use std::{
 
 use nix::{
     ifaddrs::{InterfaceAddress, getifaddrs},
+    mount::{MntFlags, MsFlags, mount, umount2},
     net::if_::InterfaceFlags,
     sched::{CloneFlags, setns, unshare},
     sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg},
@@ -20,7 +21,7 @@ use nix::{
 
 use super::is_guest;
 
-/// Where nobody listens: the discard port of a namespace in which nothing runs.
+/// A port without a listener: the discard port of a namespace in which nothing runs.
 pub const CLOSED: u16 = 9;
 
 /// A network namespace with its loopback up; it goes when this is dropped.
@@ -50,6 +51,11 @@ impl Net {
             }
         }
         net
+    }
+
+    /// Gives it a name, as `ip netns` does, until that is dropped.
+    pub fn name(&self, name: &str) -> Name {
+        Name::of(&self.namespace, name)
     }
 
     /// Its inode number, which is its name in reports.
@@ -95,7 +101,7 @@ impl Net {
         self.words(&format!("ip {line}"));
     }
 
-    /// A neighbour that need not be asked for its address.
+    /// A neighbour with a static address.
     pub fn neighbour(&self, neighbour: &str, address: [u8; 6], device: &str) {
         let address = address.map(|byte| format!("{byte:02x}")).join(":");
         self.ip(&format!("neigh replace {neighbour} lladdr {address} dev {device} nud permanent"));
@@ -157,7 +163,7 @@ impl Net {
         self.run(|| drop_datagrams_here(count));
         let start = Instant::now();
         while self.no_ports() < all {
-            assert!(start.elapsed() < Duration::from_secs(20), "datagrams are lost on their way");
+            assert!(start.elapsed() < super::PATIENCE, "datagrams are lost on their way");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -216,6 +222,47 @@ impl Net {
         let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
         let column = names.split(' ').position(|name| name == counter).expect(counter);
         values.split(' ').nth(column).and_then(|value| value.parse().ok()).expect("a number")
+    }
+}
+
+impl Net {
+    /// A counter of `/proc/net/xfrm_stat`.
+    pub fn xfrm(&self, counter: &str) -> u64 {
+        let text = self.run(|| fs::read_to_string("/proc/thread-self/net/xfrm_stat")).expect("xfrm_stat");
+        let value = text.lines().find_map(|line| line.strip_prefix(counter)?.trim().parse().ok());
+        value.expect(counter)
+    }
+}
+
+/// A name of a namespace, which ends when this is dropped.
+pub struct Name(PathBuf);
+
+impl Name {
+    fn of(namespace: &File, name: &str) -> Self {
+        fs::create_dir_all("/run/netns").expect("a directory for names");
+        let path = Path::new("/run/netns").join(name);
+        File::create(&path).expect("a place for the name");
+        let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+        mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a name");
+        Self(path)
+    }
+
+    /// Names a namespace that this process has open, by its inode number.
+    pub fn of_inode(inum: u64, name: &str) -> Self {
+        let files = fs::read_dir("/proc/self/fd").expect("the open files").flatten();
+
+        let is_namespace =
+            |path: &Path| fs::read_link(path).is_ok_and(|to| to.starts_with(format!("net:[{inum}]")));
+        let mut paths = files.map(|file| file.path()).filter(|path| is_namespace(path));
+        let namespace = paths.find_map(|path| File::open(path).ok());
+        Self::of(&namespace.expect("an open namespace"), name)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+        let _ = fs::remove_file(&self.0);
     }
 }
 

@@ -13,7 +13,7 @@ use super::net::Net;
 
 const NAME: &str = "dropwatch-ovs";
 
-/// The family of families, which has a fixed number, and what is asked of it.
+/// The control family, which has a fixed number, and its request.
 const CONTROLLER: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
         mpsc::{Receiver, channel},
     },
@@ -19,14 +20,15 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Longer than anything here takes, under emulation too.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{PATIENCE, inject::needs};
 
 /// A running `dropwatch watch`, attached.
 pub struct Watch {
     child: Child,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
+    /// What has come on standard error so far.
+    said: Arc<Mutex<String>>,
     ready: PathBuf,
 }
 
@@ -66,13 +68,18 @@ impl Watch {
             .stderr(Stdio::piped())
             .spawn()
             .expect("dropwatch starts");
-        let mut pipe = child.stderr.take().expect("a pipe");
+        let mut pipe = BufReader::new(child.stderr.take().expect("a pipe"));
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&said);
         let stderr = thread::spawn(move || {
-            let mut text = String::new();
-            pipe.read_to_string(&mut text).expect("messages are text");
-            text
+            let mut line = String::new();
+            while pipe.read_line(&mut line).expect("messages are text") > 0 {
+                said_in(&heard).push_str(&line);
+                line.clear();
+            }
+            said_in(&heard).clone()
         });
-        let mut watch = Self { child, stdout: None, stderr: Some(stderr), ready };
+        let mut watch = Self { child, stdout: None, stderr: Some(stderr), said, ready };
         watch.await_ready();
         watch
     }
@@ -88,12 +95,27 @@ impl Watch {
         }
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the signal is sent");
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
-    /// Its standard output, if nobody reads it yet.
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(&self.child, signal);
+    }
+
+    /// Whether it has said this on standard error.
+    pub fn has_said(&self, text: &str) -> bool {
+        said_in(&self.said).contains(text)
+    }
+
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        said_in(&self.said).clone()
+    }
+
+    /// Its standard output, until it has a reader.
     pub fn take_stdout(&mut self) -> std::process::ChildStdout {
         self.child.stdout.take().expect("standard output, unread")
     }
@@ -125,12 +147,21 @@ impl Watch {
     }
 }
 
+/// Sends a process a signal.
+pub fn send(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).expect("the signal is sent");
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_file(&self.ready);
     }
+}
+
+fn said_in(said: &Mutex<String>) -> MutexGuard<'_, String> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn joined(thread: &mut Option<JoinHandle<String>>) -> String {
@@ -155,7 +186,7 @@ impl Stream {
         let stdout = BufReader::new(watch.take_stdout());
         let (sender, lines) = channel();
         watch.stdout = Some(thread::spawn(move || {
-            // Until it ends, or nobody wants to know any more.
+            // Until it ends, or the receiver has gone.
             stdout.lines().map_while(Result::ok).take_while(|line| sender.send(line.clone()).is_ok()).count();
             String::new()
         }));
@@ -167,7 +198,7 @@ impl Stream {
         parsed(&self.lines.recv_timeout(PATIENCE).expect("a report"))
     }
 
-    /// The reports that are here, and that nobody has had yet.
+    /// The reports that have arrived since the last call.
     pub fn so_far(&self) -> impl Iterator<Item = Value> {
         self.lines.try_iter().map(|line| parsed(&line))
     }
@@ -222,11 +253,15 @@ impl Reports {
         self.reports.iter().flat_map(|report| report["rows"].as_array().expect("rows"))
     }
 
-    /// Drops at a location, by its symbol, over all reports; with this reason if the kernel gives any.
-    pub fn at(&self, symbol: &str, reason: &str) -> u64 {
+    /// Drops at a location, by its symbol, over all reports, with this reason or what the kernel has in its place.
+    pub fn at(&self, symbol: &str, reason: &'static str) -> u64 {
+        let reason = needs::reason_here(reason);
         self.rows()
             .filter(|row| is_in(row, symbol))
-            .filter(|row| row["reason"].is_null() || row["reason"]["name"] == reason)
+            .filter(|row| match reason {
+                Some(reason) => row["reason"]["name"] == reason,
+                None => row["reason"].is_null(),
+            })
             .map(|row| row["count"].as_u64().expect("a count"))
             .sum()
     }

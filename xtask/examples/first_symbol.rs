@@ -8,7 +8,7 @@ use blazesym::{
     Addr, MaybeDefault,
     symbolize::{Input, Symbolizer, source},
 };
-use dropwatch::symbols::{KallsymsSource, Symbols};
+use dropwatch::internals::{KallsymsSource, Symbols};
 use nix::time::{ClockId, clock_gettime};
 
 fn main() -> Result<()> {

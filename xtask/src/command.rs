@@ -15,7 +15,18 @@ use crate::workspace;
 
 /// The cargo that runs this program.
 pub fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    cargo_at(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A cargo without the variables that the one that runs this program has set for this package. Build scripts that look at
+/// them (ring's does) would run again, and what depends on them would be compiled again, after each command typed by hand.
+pub fn cargo_at(program: impl AsRef<OsStr>) -> Command {
+    let mut cargo = Command::new(program);
+    let is_of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_package)) {
+        cargo.env_remove(name);
+    }
+    cargo
 }
 
 /// The command line of `command`, for messages.
@@ -60,7 +71,7 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
-/// A command that needs root: through sudo for everybody else.
+/// A command that needs root: through sudo where the user is another.
 pub fn as_root(program: impl AsRef<OsStr>) -> Command {
     if is_root() {
         return Command::new(program);

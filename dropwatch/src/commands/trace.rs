@@ -1,8 +1,8 @@
 //! `dropwatch trace`: each drop with its packet, as it happens.
 
 use std::{
-    fs,
     os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,27 +13,32 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{attach_filtered, symbol_source};
 use crate::{
-    btf::KernelBtf,
-    cli::TraceArgs,
-    config::TraceConfig,
-    console::{say, warn},
-    failure::Failure,
-    host::Host,
-    names::KernelNames,
-    preflight::{self, Needs},
-    probe::KernelFilter,
-    signals::Stop,
-    symbols::KallsymsSource,
+    cli::{TraceArgs, config::TraceConfig},
+    kernel::{btf::KernelBtf, lookup::Host, names::KernelNames, symbols::KallsymsSource},
+    model::{keys::Key, plural::counted, snapshot::Ledger},
+    probe::{
+        clock::Clock,
+        kfree_skb::{batch::Batch, rate::Limit, trace::TraceProbe, typed::KernelFilter},
+    },
+    process::{
+        console::say,
+        failure::Failure,
+        files::ReadyFile,
+        notice::Notices,
+        privileges,
+        signals::{Signals, Stop},
+    },
+    session::{
+        namespaces::{self, Doubts},
+        open::{Opened, Opener},
+        preflight::{self, Need},
+        run_to_end,
+    },
     sys,
     trace::{
-        batch::Batch,
-        clock::Clock,
         output::Output,
-        printer::{Printer, Summary},
-        probe::TraceProbe,
-        rate::Limit,
+        printer::{Printer, Progress, Totals},
     },
 };
 
@@ -42,96 +47,137 @@ const QUEUE: usize = 4;
 /// How long a drop may wait for others to be read with it: waking a reader for each would cost the kernel more than
 /// the drop.
 const GATHER: Duration = Duration::from_millis(2);
-/// How often the rate is adapted, and the ring buffer looked at in any case.
+/// How often the rate is adapted, losses are reported, and the ring buffer is read in any case.
 const TICK: Duration = Duration::from_millis(100);
 /// What may still be on its way through the probe when it has been detached.
 const GRACE: Duration = Duration::from_millis(10);
+
+/// How long drops wait for lines of source. The ring buffer fills meanwhile.
+const LINES_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs the command.
 ///
 /// # Errors
 /// A usage error, what cannot be done here, or a failure while running.
 pub fn run(args: &TraceArgs) -> Result<(), Failure> {
-    let kernel = KernelBtf::default();
-    let config = TraceConfig::new(args, &Host::new(&kernel))?;
-    for warning in preflight::check(Needs { symbols: config.kallsyms.is_none(), statistics: false })? {
-        warn(&warning);
-    }
-    let source = symbol_source(config.kallsyms.as_deref(), true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    runtime.block_on(trace(&config, source, kernel))
+    let signals = Signals::of_a_run()?;
+    let (kernel, notices) = (KernelBtf::default(), Notices::to_stderr());
+    let namespaces = namespaces::of_this_host(&kernel);
+    let host = Host::new(&kernel, &namespaces).with_symbols(args.symbols.kallsyms.as_deref());
+    let config = TraceConfig::new(args, &host)?;
+    let ready = ReadyFile::prepare(config.ready_file.as_deref())?;
+    preflight::check(&needs(&config), &notices)?;
+    let opener = Opener { kernel, namespaces, notices, doubts: Doubts::default(), symbols_first: false };
+    let source = opener.symbol_source(config.kallsyms.as_deref(), true)?;
+    run_to_end(&ready, trace(&config, source, opener, &signals, &ready))
 }
 
-async fn trace(config: &TraceConfig, source: KallsymsSource, kernel: KernelBtf) -> Result<(), Failure> {
-    let mut stop = Stop::install()?;
-    let output = Output::open(config).map_err(anyhow::Error::from)?;
-    let attach = |filter: Option<KernelFilter>| TraceProbe::attach(config.probe, filter.as_ref(), &kernel);
-    let (probe, symbols) = attach_filtered(config.filter.as_ref(), source, attach, TraceProbe::take_ranges)?;
+/// What is needed, at the start and for longer.
+fn needs(config: &TraceConfig) -> Vec<Need> {
+    let mut needs = vec![Need::Memory, Need::Namespaces];
+    if config.kallsyms.is_none() {
+        needs.push(Need::Symbols);
+    }
+    needs.extend(config.ready_file.clone().map(Need::File));
+    needs.extend(config.debug_dir.clone().map(Need::Directory));
+    needs
+}
+
+async fn trace(
+    config: &TraceConfig,
+    source: KallsymsSource,
+    opener: Opener,
+    signals: &Signals,
+    ready: &ReadyFile,
+) -> Result<(), Failure> {
+    let attach =
+        |filter: Option<KernelFilter>| TraceProbe::attach(config.probe, filter.as_ref(), &opener.kernel);
+    opener.watch_namespaces()?;
+    let names_owners = config.filter.as_ref().is_some_and(|filter| !filter.cases().belongings().is_empty());
+    let has_sockets = config.probe.socket || names_owners;
+    let by: &[Key] = if has_sockets { &[Key::Process, Key::Container] } else { &[] };
+    let Opened { mut probe, symbols, owners, life: _life } =
+        opener.attach(config.filter.as_ref(), by, source, attach)?;
+    let to_remove = ready.clone();
+    let stop = signals.run(move || to_remove.remove());
+    let output = Output::open(config.format, config.style, config.write.as_ref(), config.probe.snaplen)
+        .map_err(anyhow::Error::from)?;
+    privileges::give_up()?;
+    let Opener { kernel, namespaces, notices, .. } = opener;
+    let progress = Arc::new(Progress::new(probe.left_out()));
     let end_of_line = Printer {
         output,
-        names: KernelNames::new(symbols, probe.has_reason(), kernel),
-        unseen: probe.unseen(),
+        names: KernelNames::new(symbols, probe.has_reason(), kernel, namespaces, notices.clone())
+            .with_lines(config.debug_dir.as_deref(), LINES_WAIT)
+            .with_owners(owners),
+        progress: Arc::clone(&progress),
+        decide: probe.take_decide(),
         count: config.count,
         limit: Limit::new(config.probe.rate),
         with_stack: config.probe.stack,
+        has_receivers: probe.has_receivers(),
     };
     say("Monitoring for dropped packets");
-    if let Some(file) = &config.ready_file {
-        fs::write(file, format!("{}\n", std::process::id()))
-            .with_context(|| format!("cannot create {}", file.display()))?;
-    }
+    ready.announce()?;
     let (sender, batches) = mpsc::channel(QUEUE);
-    let mut ending = end_of_line.spawn(batches)?;
+    let ended = end_of_line.spawn(batches)?;
     let end = config.duration.map(|duration| Instant::now() + duration);
-    Reader::new(probe, sender)?.read(end, &mut stop).await?;
-    tokio::select! {
-        ended = &mut ending => {
-            if let Some(summary) = ended.context("the printing thread died")?? {
-                tell(summary);
-            }
-        }
-        // Whoever asks twice does not want to wait for a slow reader.
-        () = stop.again() => {}
+    Reader::new(probe, sender, notices, progress)?.read(end, &stop).await?;
+    if let Some(totals) = ended.await.context("the printing thread died")?? {
+        tell(totals);
     }
     say("Stopping dropped packet monitor");
     Ok(())
 }
 
-fn tell(Summary { shown, not_shown }: Summary) {
-    let drops = if shown == 1 { "drop" } else { "drops" };
-    say(&format!("{shown} {drops} shown, {not_shown} not shown"));
+fn tell(Totals { shown, not_shown, without_frame }: Totals) {
+    if without_frame > 0 {
+        let drops = counted(without_frame, "drop");
+        say(&format!("{drops} of local sockets (AF_UNIX, netlink) have no frame and are not in the capture"));
+    }
+    say(&format!("{} shown, {not_shown} not shown", counted(shown, "drop")));
 }
 
 /// Carries records from the ring buffer to the printer.
 struct Reader {
     probe: TraceProbe,
-    /// Tells when there is something to read.
+    /// Reports when there is something to read.
     ready: AsyncFd<OwnedFd>,
     sender: Sender<Batch>,
+    notices: Notices,
+    progress: Arc<Progress>,
 }
 
 impl Reader {
-    fn new(probe: TraceProbe, sender: Sender<Batch>) -> Result<Self> {
+    fn new(
+        probe: TraceProbe,
+        sender: Sender<Batch>,
+        notices: Notices,
+        progress: Arc<Progress>,
+    ) -> Result<Self> {
         let ring = probe.ring.as_fd().try_clone_to_owned().context("cannot wait for drops")?;
         let ready = sys::readable(ring).context("cannot wait for drops")?;
-        Ok(Self { probe, ready, sender })
+        Ok(Self { probe, ready, sender, notices, progress })
     }
 
     /// Until a time, a signal or the printer ends it.
-    async fn read(mut self, end: Option<Instant>, stop: &mut Stop) -> Result<()> {
+    async fn read(mut self, end: Option<Instant>, stop: &Stop) -> Result<()> {
         let mut tick = Instant::now() + TICK;
         loop {
             tokio::select! {
                 biased;
-                () = stop.first() => break,
+                () = stop.asked() => break,
                 () = self.sender.closed() => return Ok(()),
                 () = until(end) => break,
+                () = stop.report_wanted() => {
+                    let (shown, not_shown) = (self.progress.shown(), self.progress.not_shown()?);
+                    say(&format!("{} shown, {not_shown} not shown so far", counted(shown, "drop")));
+                    continue;
+                }
                 () = sleep_until(tick) => {
                     tick = Instant::now() + TICK;
                     self.probe.adapt()?;
+                    self.say_lost()?;
                     // Also an empty one: it has the printer say what is missing.
                     let batch = Batch::new(Clock::now());
                     let _ = self.sender.try_send(batch);
@@ -143,23 +189,37 @@ impl Reader {
             }
             tokio::select! {
                 biased;
-                () = stop.first() => break,
+                () = stop.asked() => break,
                 () = until(end) => break,
                 () = hand_over(&mut self.probe, &self.sender) => {}
             }
         }
-        self.finish(stop).await
+        self.finish().await
+    }
+
+    /// Says what the filter could not decide by.
+    fn say_lost(&mut self) -> Result<()> {
+        let Ledger { headers_unreadable: unreadable, names_unreadable, .. } = self.probe.newly_lost()?;
+        if names_unreadable > 0 {
+            let drops = counted(names_unreadable, "drop");
+            self.notices
+                .warn(format!("not all alternative names of the interfaces of {drops} could be read"));
+        }
+        if unreadable > 0 {
+            self.notices.warn(format!(
+                "the headers of {} could not be read: a filter by them does not match",
+                counted(unreadable, "packet")
+            ));
+        }
+        Ok(())
     }
 
     /// Hands over what has happened up to now.
-    async fn finish(mut self, stop: &mut Stop) -> Result<()> {
+    async fn finish(mut self) -> Result<()> {
         self.probe.detach();
         sleep(GRACE).await;
-        tokio::select! {
-            () = hand_over(&mut self.probe, &self.sender) => {}
-            () = stop.again() => {}
-        }
-        Ok(())
+        hand_over(&mut self.probe, &self.sender).await;
+        self.say_lost()
     }
 }
 

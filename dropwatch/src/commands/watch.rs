@@ -1,133 +1,134 @@
 //! `dropwatch watch`: counts drops and prints a sorted report every interval.
 
-use std::{fs, time::Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::sys::{Stats, enable_stats};
-use tokio::{
-    sync::mpsc::{self, error::TrySendError},
-    time::sleep_until,
-};
 
-use super::{attach, symbol_source};
 use crate::{
-    aggregate::Interval,
-    btf::KernelBtf,
-    cli::WatchArgs,
-    collector::Collector,
-    config::WatchConfig,
-    console::{say, warn},
-    failure::{Failure, Refusal},
-    host::Host,
-    names::KernelNames,
-    preflight::{self, Needs},
-    printer::Printer,
-    render::renderer,
-    schedule::Schedule,
-    signals::Stop,
-    symbols::KallsymsSource,
+    cli::{WatchArgs, config::WatchConfig},
+    evidence::objects::{self, Objects, Rules},
+    kernel::{
+        btf::KernelBtf,
+        lookup::Host,
+        names::{KernelNames, LINES_WAIT},
+        symbols::KallsymsSource,
+    },
+    process::{
+        console::say,
+        failure::{Failure, Refusal},
+        files::ReadyFile,
+        notice::Notices,
+        privileges,
+        signals::Signals,
+    },
+    render::{EXPLAINED, Format, renderer},
+    session::{
+        collector::Collector,
+        evidence::{Looker, Which},
+        namespaces::{self, Doubts},
+        open::{self, Opened, Opener},
+        preflight::{self, Need},
+        printer::Printer,
+        reports::Reports,
+        run_to_end, sink, words,
+    },
 };
-
-/// Intervals that may wait for a slow reader before ticks are missed.
-const QUEUE: usize = 16;
-
-/// Said once until it is over: it may be many reports.
-const BEHIND: &str = "reports are due faster than they are printed or read: some are left out, and the next one covers \
-                      their drops";
 
 /// Runs the command.
 ///
 /// # Errors
 /// A usage error, what cannot be done here, or a failure while running.
 pub fn run(args: &WatchArgs) -> Result<(), Failure> {
-    let kernel = KernelBtf::default();
-    let config = WatchConfig::new(args, &Host::new(&kernel))?;
-    for warning in preflight::check(Needs {
-        symbols: config.kallsyms.is_none() && config.query.names_functions(),
-        statistics: config.cost,
-    })? {
-        warn(&warning);
+    let signals = Signals::of_a_run()?;
+    let (kernel, notices) = (KernelBtf::default(), Notices::to_stderr());
+    let namespaces = namespaces::of_this_host(&kernel);
+    let host = Host::new(&kernel, &namespaces).with_symbols(args.symbols.kallsyms.as_deref());
+    let config = WatchConfig::new(args, &host)?;
+    let ready = ReadyFile::prepare(config.ready_file.as_deref())?;
+    preflight::check(&needs(&config), &notices)?;
+    if config.rules == Rules::Trace {
+        objects::can_trace().map_err(|error| Refusal::new(format!("--nft: {error}")))?;
     }
-    let source = symbol_source(config.kallsyms.as_deref(), config.query.names_functions())?;
-    let _statistics = config
-        .cost
-        .then(|| enable_stats(Stats::RunTime))
-        .transpose()
-        .map_err(|error| Refusal::new(format!("cannot switch on BPF statistics: {error}")))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    runtime.block_on(watch(&config, source, kernel))
+    let opener = Opener { kernel, namespaces, notices, doubts: Doubts::default(), symbols_first: false };
+    let source = opener.symbol_source(config.kallsyms.as_deref(), config.query.names_functions())?;
+    let _statistics = open::statistics(config.cost)?;
+    run_to_end(&ready, watch(&config, source, opener, &signals, &ready))
 }
 
-async fn watch(config: &WatchConfig, source: KallsymsSource, kernel: KernelBtf) -> Result<(), Failure> {
-    let mut stop = Stop::install()?;
-    let (probe, probe_config, symbols) = attach(&config.query, source, &kernel)?;
-    let names = KernelNames::new(symbols, probe.has_reason() && config.query.names_reasons(), kernel);
-    let mut collector = Collector::new(probe, probe_config, config.cost);
+/// What is needed, at the start and for longer.
+fn needs(config: &WatchConfig) -> Vec<Need> {
+    let mut needs =
+        preflight::counting(&config.query, config.kallsyms.is_none(), config.cost, config.counters);
+    if config.explain.is_some() {
+        needs.extend([
+            Need::Namespaces,
+            Need::Enter("to look at what drops packets in other network namespaces"),
+            Need::Owners,
+            Need::Objects,
+        ]);
+        needs.extend(objects::has_legacy_rules().then_some(Need::Legacy));
+    }
+    needs.extend(config.ready_file.clone().map(Need::File));
+    needs.extend(config.debug_dir.clone().map(Need::Directory));
+    needs
+}
+
+async fn watch(
+    config: &WatchConfig,
+    source: KallsymsSource,
+    opener: Opener,
+    signals: &Signals,
+    ready: &ReadyFile,
+) -> Result<(), Failure> {
+    if config.query.names_namespaces() {
+        opener.watch_namespaces()?;
+    }
+    // What later looks compare with is from before the first drop.
+    let looker = || Looker::start(looked_at(config.format), Objects::new(config.rules)).map(Looker::ready);
+    let looker = config.explain.map(|_| looker()).transpose()?;
+    let mut attached = opener.count(&config.query, source)?;
+    let samples = opener.sample(&mut attached, config.explain.is_some(), |why| opener.notices.warn(why))?;
+    let Opened { probe, symbols, owners, life: _life } = attached;
+    let to_remove = ready.clone();
+    let stop = signals.run(move || to_remove.remove());
+    privileges::give_up()?;
+    let Opener { kernel, namespaces, notices, .. } = opener;
+    let names = KernelNames::new(
+        symbols,
+        probe.has_reason() && config.query.names_reasons(),
+        kernel,
+        namespaces.clone(),
+        notices.clone(),
+    )
+    .with_lines(config.debug_dir.as_deref(), lines_wait(config.interval))
+    .with_owners(owners);
+    let mut collector = Collector::new(Box::new(probe), notices.clone(), config.cost);
+    collector = collector.with_peaks(config.peak).with_samples(samples);
+    if config.counters {
+        collector = collector.with_counters();
+    }
     say("Monitoring for dropped packets");
-    if let Some(file) = &config.ready_file {
-        fs::write(file, format!("{}\n", std::process::id()))
-            .with_context(|| format!("cannot create {}", file.display()))?;
+    say(&config.started());
+    ready.announce()?;
+    if config.words {
+        words::obey(stop.clone())?;
     }
-    let (sender, intervals) = mpsc::channel(QUEUE);
     let render = renderer(config.format, config.style());
-    let printed =
-        Printer { by: config.query.by.clone(), limits: config.limits, names, render }.spawn(intervals)?;
-    collect(config, &mut collector, sender, &mut stop).await?;
-    tokio::select! {
-        printed = printed => printed.context("the printing thread died")??,
-        // Whoever asks twice does not want to wait for a slow reader.
-        () = stop.again() => {}
-    }
+    let sink = Printer::new(config.query.by.clone(), config.view, names, render).with_evidence(looker);
+    let (reports, intervals) = Reports::new(config.timing(), collector, stop, notices);
+    let printed = sink::spawn(sink, intervals)?;
+    reports.send().await?;
+    printed.await.context("the printing thread died")??;
     say("Stopping dropped packet monitor");
     Ok(())
 }
 
-/// Sends an interval at each tick, until the schedule, a signal or the reader ends it.
-async fn collect(
-    config: &WatchConfig,
-    collector: &mut Collector,
-    sender: mpsc::Sender<Interval>,
-    stop: &mut Stop,
-) -> Result<()> {
-    let mut schedule = Schedule::new(collector.since(), config.interval, config.duration, config.reports);
-    let mut behind = false;
-    loop {
-        let tick = schedule.next();
-        tokio::select! {
-            biased;
-            () = stop.first() => break,
-            () = sender.closed() => return Ok(()),
-            () = sleep_until(tick.at.into()) => {}
-        }
-        if tick.last {
-            break;
-        }
-        let room = sender.try_reserve();
-        let missed = schedule.advance(Instant::now(), room.is_ok());
-        if missed > 0 {
-            warn(&format!("this report is late: it also covers the {missed} before it"));
-        }
-        match room {
-            Ok(room) => {
-                behind = false;
-                room.send(collector.interval()?);
-            }
-            Err(TrySendError::Full(())) => {
-                if !std::mem::replace(&mut behind, true) {
-                    warn(BEHIND);
-                }
-            }
-            Err(TrySendError::Closed(())) => return Ok(()),
-        }
-    }
-    let last = collector.last_interval()?;
-    tokio::select! {
-        // A reader that went away meanwhile is a good end as well.
-        _ = sender.send(last) => {}
-        () = stop.again() => {}
-    }
-    Ok(())
+/// Which lost rows are looked at: as many as are shown with what they mean.
+fn looked_at(format: Format) -> Which {
+    if format == Format::Table { Which::Kinds(EXPLAINED) } else { Which::All }
+}
+
+/// How long a report waits for lines of source: no longer than the reports after it can wait for it.
+fn lines_wait(interval: Duration) -> Duration {
+    LINES_WAIT.min(interval * 10)
 }

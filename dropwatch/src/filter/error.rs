@@ -4,6 +4,8 @@ use std::{fmt, ops::Range};
 
 use unicode_width::UnicodeWidthChar as _;
 
+use crate::escape::{is_unsafe, without};
+
 /// What is wrong with an expression. Shown, it has the expression and a caret under the fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError {
@@ -35,13 +37,13 @@ impl FilterError {
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, before, carets) = shown(&self.text, &self.span);
-        writeln!(f, "invalid filter: {}", printable(&self.problem))?;
+        writeln!(f, "invalid filter: {}", without(&self.problem, is_unsafe))?;
         writeln!(f, "  {}", shown.trim_end())?;
         write!(f, "  {:before$}{}", "", "^".repeat(carets.max(1)))
     }
 }
 
-/// The expression on one line; the columns before the fault and those it takes.
+/// The expression on one line, the columns before the fault, and its width.
 fn shown(text: &str, span: &Range<usize>) -> (String, usize, usize) {
     let mut line = String::new();
     let (mut before, mut within) = (0, 0);
@@ -58,15 +60,10 @@ fn shown(text: &str, span: &Range<usize>) -> (String, usize, usize) {
     (line, before, within)
 }
 
-fn printable(text: &str) -> String {
-    text.chars().map(printable_character).collect()
-}
-
 /// A character, or its escape if a terminal would do something with it or show nothing.
 fn printable_character(character: char) -> String {
     match character.width() {
-        _ if character.is_control() => character.escape_debug().collect(),
-        None | Some(0) => character.escape_unicode().collect(),
-        Some(_) => character.into(),
+        Some(0) => character.escape_unicode().collect(),
+        _ => without(character.encode_utf8(&mut [0; 4]), is_unsafe).into_owned(),
     }
 }

@@ -105,8 +105,19 @@ impl<'a> Lexer<'a> {
         found
     }
 
+    /// Where the next piece starts, or the last one ended.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Passes over bytes of what is left.
+    pub fn skip(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
     /// What is left, from the next character that is no blank.
-    fn rest(&mut self) -> &'a str {
+    pub fn rest(&mut self) -> &'a str {
         let text: &'a str = self.text;
         let rest = text[self.at..].trim_start();
         self.at = text.len() - rest.len();

@@ -4,8 +4,8 @@ use std::net::Ipv6Addr;
 
 use super::tree::Net;
 
-/// Why what names a host or a service is refused.
-const NUMERIC: &str = "addresses and ports are numeric";
+/// Why a host's name is refused.
+const NUMERIC: &str = "names of hosts are not looked up, write its number";
 
 /// A number: decimal, hexadecimal after `0x`, octal after `0`.
 ///
@@ -42,9 +42,6 @@ pub fn octet(text: &str) -> Result<u8, String> {
 /// # Errors
 /// What it is not.
 pub fn port(text: &str) -> Result<u16, String> {
-    if !text.starts_with(|first: char| first.is_ascii_digit()) {
-        return Err(format!("'{text}' is not a port: {NUMERIC}"));
-    }
     if text.contains('-') && range(text).is_ok() {
         return Err(format!("'{text}' is not a port: write 'portrange {text}'"));
     }
@@ -162,6 +159,31 @@ impl Address {
     }
 }
 
+/// A hardware address: six bytes with `:`, `-` or `.` between, or three pairs of them with `.` between, or none.
+///
+/// # Errors
+/// What it is not.
+pub fn hardware(text: &str) -> Result<[u8; 6], String> {
+    let groups: Vec<_> = text.split([':', '-', '.']).collect();
+    let separators: Vec<_> = text.matches([':', '-', '.']).collect();
+    let is_one_kind = separators.iter().all(|separator| *separator == separators[0]);
+    let digits = match groups.len() {
+        1 if text.len() == 12 => text.to_owned(),
+        3 if separators[0] == "." && groups.iter().all(|group| group.len() == 4) => groups.concat(),
+        6 if is_one_kind && groups.iter().all(|group| (1..=2).contains(&group.len())) => {
+            let padded = groups.iter().map(|group| if group.len() == 1 { ["0", group] } else { ["", group] });
+            padded.flatten().collect()
+        }
+        _ => String::new(),
+    };
+    let is_hex = digits.len() == 12 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = is_hex.then(|| u64::from_str_radix(&digits, 16).ok()).flatten();
+    let [_, _, address @ ..] = number
+        .ok_or_else(|| format!("'{text}' is not a hardware address like 02:00:00:00:00:01"))?
+        .to_be_bytes();
+    Ok(address)
+}
+
 /// Leading bits as a mask.
 fn mask(bits: u32) -> u32 {
     u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0)
@@ -171,7 +193,7 @@ fn v6(text: &str) -> Result<Ipv6Addr, String> {
     text.parse().map_err(|_| {
         let groups: Vec<_> = text.split(':').collect();
         if groups.len() == 6 && groups.iter().all(|group| (1..=2).contains(&group.len())) {
-            return format!("'{text}' is a hardware address: it lies before what is read here");
+            return format!("'{text}' is a hardware address: write 'ether host {text}'");
         }
         format!("'{text}' is not an IPv6 address")
     })

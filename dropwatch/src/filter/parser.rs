@@ -3,27 +3,24 @@
 //! It is libpcap's, word for word. `and` and `or` bind alike and to the left; a value without a word before it
 //! takes the words of the value before it, and parentheses neither hide those nor change them.
 
+mod relation;
+mod values;
+
 use std::ops::Range;
 
-use dropwatch_common::{
-    packet::{family, transport},
-    rules::MAX_RULES,
-};
+use dropwatch_common::program::MAX_INSNS;
 
 use super::{
-    FilterError, Resolver,
+    FilterError, NameLookup, compile,
     lexer::{Lexer, Spanned, Token},
     number::{self, Address},
-    tree::{Direction, Expr, Net, Term},
+    tree::{Access, Comparison, Direction, Expr, Header, Number, Relation, Term},
     words,
 };
-use crate::{check::rule::Place, spelling};
+use crate::model::suggestions;
 
 /// How deep `not` and parentheses may nest.
 const MAX_DEPTH: usize = 64;
-
-/// The longest name of an interface.
-const MAX_IFACE: usize = 15;
 
 type Result<T> = std::result::Result<T, FilterError>;
 
@@ -45,6 +42,10 @@ enum Kind {
     PortRange,
     Proto,
     Reason,
+    Class,
+    Process,
+    Container,
+    Cgroup,
     Iface,
     Netns,
     Location,
@@ -60,6 +61,10 @@ impl Kind {
             "portrange" => Self::PortRange,
             "proto" => Self::Proto,
             "reason" => Self::Reason,
+            "class" => Self::Class,
+            "process" => Self::Process,
+            "container" => Self::Container,
+            "cgroup" => Self::Cgroup,
             "iface" | "ifname" => Self::Iface,
             "netns" => Self::Netns,
             words::LOCATION => Self::Location,
@@ -76,6 +81,10 @@ impl Kind {
             Self::PortRange => "a range of ports, like 8000-8080,",
             Self::Proto => "a protocol's number",
             Self::Reason => "a reason",
+            Self::Class => "a class (lost, refused or harmless)",
+            Self::Process => "a process",
+            Self::Container => "a container",
+            Self::Cgroup => "a cgroup's path",
             Self::Iface => "an interface",
             Self::Netns => "a network namespace",
             Self::Location => "a function",
@@ -96,12 +105,17 @@ pub(super) struct Parser<'a, R> {
     lexer: Lexer<'a>,
     resolver: &'a R,
     depth: usize,
-    rules: usize,
+    /// Instructions so far.
+    insns: usize,
+    /// Names of interfaces so far.
+    interfaces: Vec<String>,
+    /// Numbers of the comparison that is read.
+    parts: usize,
 }
 
-impl<'a, R: Resolver> Parser<'a, R> {
+impl<'a, R: NameLookup> Parser<'a, R> {
     pub(super) fn new(text: &'a str, resolver: &'a R) -> Self {
-        Self { text, lexer: Lexer::new(text), resolver, depth: 0, rules: 0 }
+        Self { text, lexer: Lexer::new(text), resolver, depth: 0, insns: 0, interfaces: Vec::new(), parts: 0 }
     }
 
     /// The whole text.
@@ -140,6 +154,10 @@ impl<'a, R: Resolver> Parser<'a, R> {
 
     /// A term, with `not` or in parentheses.
     fn unary(&mut self, before: Option<Qualifier<'a>>) -> Result<Read<'a>> {
+        if relation::starts(self.lexer) {
+            return Ok((self.relation()?, None));
+        }
+        let start = self.lexer;
         let next = self.lexer.next();
         match next.token {
             Token::Not => {
@@ -160,8 +178,16 @@ impl<'a, R: Resolver> Parser<'a, R> {
                 {
                     Ok((self.value(word, next.span, &qualifier)?, before))
                 }
+                _ if matches!(word, "len" | "length") || self.bytes_follow(word) => {
+                    self.lexer = start;
+                    Ok((self.relation()?, None))
+                }
                 _ => self.term(word, next.span),
             },
+            Token::Word(word) if is_access(word) => {
+                self.lexer = start;
+                Ok((self.relation()?, None))
+            }
             Token::Word(word) => match before {
                 Some(qualifier) => Ok((self.value(word, next.span, &qualifier)?, before)),
                 None => Err(self.unknown(word, next.span)),
@@ -196,6 +222,8 @@ impl<'a, R: Resolver> Parser<'a, R> {
             "less" => self.length(&span, |length| Term::Length(0, length)),
             "greater" => self.length(&span, |length| Term::Length(length, u32::MAX)),
             "src" | "dst" => self.directed(None, word, &span),
+            "broadcast" | "multicast" => self.group(None, word, span),
+            "vlan" => self.vlan(),
             "mask" => {
                 Err(self.error(span, "a mask follows 'net' and an address: 'net 10.0.0.0 mask 255.0.0.0'"))
             }
@@ -208,11 +236,16 @@ impl<'a, R: Resolver> Parser<'a, R> {
 
     /// A word for a protocol: a question by itself, or the first word of one.
     fn protocol(&mut self, word: &'a str, span: Range<usize>) -> Result<Read<'a>> {
+        let word = if word == "link" { "ether" } else { word };
         let next = self.lexer.peek();
         match next.token {
             Token::Keyword(direction @ ("src" | "dst")) => {
                 self.lexer.next();
                 self.directed(Some(word), direction, &next.span)
+            }
+            Token::Keyword(group @ ("broadcast" | "multicast")) => {
+                self.lexer.next();
+                self.group(Some(word), group, span.start..next.span.end)
             }
             Token::Keyword(kind @ ("host" | "net" | "port" | "portrange" | "proto")) => {
                 self.lexer.next();
@@ -223,6 +256,52 @@ impl<'a, R: Resolver> Parser<'a, R> {
         }
     }
 
+    /// `broadcast` and `multicast`, and of what.
+    fn group(&mut self, protocol: Option<&str>, word: &str, span: Range<usize>) -> Result<Read<'a>> {
+        let term = match (protocol, word) {
+            (None | Some("ether"), "broadcast") => {
+                Term::Hardware { direction: Direction::Destination, address: [0xff; 6] }
+            }
+            (None | Some("ether"), _) => Term::Group,
+            (Some("ip"), "multicast") => multicast("ip", 16, Comparison::GreaterOrEqual, 224),
+            (Some("ip6"), "multicast") => multicast("ip6", 24, Comparison::Equal, 255),
+            (Some("ip"), _) => {
+                let problem = "which addresses are broadcast depends on a netmask, which is not known here: write \
+                               'broadcast', or 'dst host' and the address";
+                return Err(self.error(span, problem));
+            }
+            (Some(protocol), _) => {
+                return Err(self.error(span, format!("there is no {word} of '{protocol}'")));
+            }
+        };
+        Ok((self.counted(term, span)?, None))
+    }
+
+    /// `vlan`, and which.
+    fn vlan(&mut self) -> Result<Read<'a>> {
+        /// A tag has twelve bits for it.
+        const MAX: u32 = 4095;
+        let next = self.lexer.peek();
+        let number = match next.token {
+            Token::Word(word) if word.starts_with(|first: char| first.is_ascii_digit()) => {
+                self.lexer.next();
+                let number =
+                    number::number(word).map_err(|problem| self.error(next.span.clone(), problem))?;
+                let number = u16::try_from(number).ok().filter(|number| u32::from(*number) <= MAX);
+                let problem = || format!("{word} is no VLAN: their numbers end at {MAX}");
+                Some(number.ok_or_else(|| self.error(next.span.clone(), problem()))?)
+            }
+            _ => None,
+        };
+        Ok((self.counted(Term::Vlan(number), next.span)?, None))
+    }
+
+    /// Whether bytes of a header are meant: its word has been read, and `[` is next.
+    fn bytes_follow(&self, word: &str) -> bool {
+        let mut ahead = self.lexer;
+        words::header(word).is_some() && ahead.take("[")
+    }
+
     /// `tcp`, `ip`, and so on.
     fn abbreviation(&mut self, word: &str, span: Range<usize>) -> Result<Read<'a>> {
         let ethertype = words::ETHERTYPES.iter().find(|(known, _)| *known == word);
@@ -230,7 +309,11 @@ impl<'a, R: Resolver> Parser<'a, R> {
         let term = match (ethertype, protocol) {
             (Some((_, number)), _) => Term::Ethertype(*number),
             (_, Some(known)) => Term::Protocol { families: known.families, number: known.number },
-            _ => return Err(self.error(span, "'ether' is followed by 'proto' and a number")),
+            _ => {
+                let problem =
+                    format!("'{word}' is followed by host, src, dst, proto, broadcast or multicast");
+                return Err(self.error(span, problem));
+            }
         };
         Ok((self.counted(term, span)?, None))
     }
@@ -254,6 +337,14 @@ impl<'a, R: Resolver> Parser<'a, R> {
         let next = self.lexer.peek();
         let kind = match next.token {
             Token::Keyword(word) => Kind::of(word).filter(|kind| kind.takes_direction()),
+            Token::Word(word) if Address::parse(word).is_err() && !word.contains('/') => {
+                const KINDS: [&str; 4] = ["host", "net", "port", "portrange"];
+                let hint = suggestions::hint(word, KINDS);
+                if !hint.is_empty() {
+                    return Err(self.error(next.span, format!("'{word}' is not an address{hint}")));
+                }
+                return self.head(protocol, Some(direction), Kind::Host, span);
+            }
             _ => return self.head(protocol, Some(direction), Kind::Host, span),
         };
         let Some(kind) = kind else {
@@ -282,20 +373,28 @@ impl<'a, R: Resolver> Parser<'a, R> {
     fn check(&self, qualifier: &Qualifier<'_>, span: &Range<usize>) -> Result<()> {
         let Some(word) = qualifier.protocol else { return Ok(()) };
         let (goes, with) = match qualifier.kind {
-            Kind::Port | Kind::PortRange => (transports(Some(word)).is_some(), "'tcp', 'udp' and 'sctp'"),
+            Kind::Port | Kind::PortRange => {
+                (values::transports(Some(word)).is_some(), "'tcp', 'udp' and 'sctp'")
+            }
             Kind::Proto => (matches!(word, "ip" | "ip6" | "ether"), "'ip', 'ip6' and 'ether'"),
             Kind::Host | Kind::Net => {
-                (matches!(word, "ip" | "ip6" | "arp" | "rarp"), "'ip', 'ip6', 'arp' and 'rarp'")
+                let is_host = word == "ether" && qualifier.kind == Kind::Host;
+                let goes = is_host || matches!(word, "ip" | "ip6" | "arp" | "rarp");
+                (goes, "'ip', 'ip6', 'arp' and 'rarp'")
             }
-            Kind::Reason | Kind::Iface | Kind::Netns | Kind::Location => (false, "nothing"),
+            Kind::Reason
+            | Kind::Class
+            | Kind::Process
+            | Kind::Container
+            | Kind::Cgroup
+            | Kind::Iface
+            | Kind::Netns
+            | Kind::Location => (false, "nothing"),
         };
         if goes {
             return Ok(());
         }
         let what = match (word, qualifier.kind) {
-            ("ether", Kind::Host | Kind::Net) => {
-                return Err(self.error(span.clone(), "hardware addresses lie before what is read here"));
-            }
             (_, Kind::Host) => "an address",
             (_, Kind::Net) => "a network",
             (_, Kind::Port) => "'port'",
@@ -320,13 +419,24 @@ impl<'a, R: Resolver> Parser<'a, R> {
                 Ok(inner)
             }
             Token::Word(word) => self.value(word, next.span, qualifier),
-            // libpcap wants a backslash here; nothing else could be meant.
-            Token::Keyword(word) if qualifier.kind == Kind::Proto && names_protocol(word, qualifier) => {
+            // libpcap requires a backslash here, but the word is not ambiguous.
+            Token::Keyword(word)
+                if qualifier.kind == Kind::Proto && values::names_protocol(word, qualifier) =>
+            {
+                self.value(word, next.span, qualifier)
+            }
+            // Reports print it.
+            Token::Keyword(word @ "host") if qualifier.kind == Kind::Netns => {
                 self.value(word, next.span, qualifier)
             }
             Token::Keyword(word) => {
                 let hint = match qualifier.kind {
-                    Kind::Reason | Kind::Iface | Kind::Netns | Kind::Location => {
+                    Kind::Reason
+                    | Kind::Process
+                    | Kind::Container
+                    | Kind::Iface
+                    | Kind::Netns
+                    | Kind::Location => {
                         format!(": for the name write '\\{word}'")
                     }
                     _ => String::new(),
@@ -360,177 +470,20 @@ impl<'a, R: Resolver> Parser<'a, R> {
         Ok((self.counted(term(length), span)?, None))
     }
 
-    /// A term of the tree, if there is room for its rules.
+    /// A term of the tree, if there is room for its instructions.
     fn counted(&mut self, term: Term, span: Range<usize>) -> Result<Expr> {
-        self.rules += term.rules();
-        if self.rules > MAX_RULES {
+        self.insns += compile::length(&term);
+        if self.insns > MAX_INSNS {
             let problem = format!(
-                "the filter is too large: it has room for {MAX_RULES} tests (src and dst count as two), and here it is full"
+                "the filter is too large: it has room for {MAX_INSNS} tests (src and dst count as two), and here it is full"
             );
             return Err(self.error(span, problem));
         }
         Ok(Expr::Term(term))
     }
 
-    /// A value that is known to be one.
-    fn value(&mut self, word: &'a str, span: Range<usize>, qualifier: &Qualifier<'_>) -> Result<Expr> {
-        let start = span.start;
-        let term = match qualifier.kind {
-            Kind::Host | Kind::Net => self.address(word, &span, qualifier)?,
-            Kind::Location => self.location(word, &span)?,
-            _ => self.plain_value(word, qualifier).map_err(|problem| self.error(span.clone(), problem))?,
-        };
-        self.counted(term, start..span.end)
-    }
-
-    /// A value of one word.
-    fn plain_value(&self, word: &str, qualifier: &Qualifier<'_>) -> std::result::Result<Term, String> {
-        let port = |range| Term::Port {
-            transports: transports(qualifier.protocol).unwrap_or(transport::ANY),
-            direction: qualifier.direction.unwrap_or(Direction::Either),
-            range,
-        };
-        match qualifier.kind {
-            Kind::Port => number::port(word).map(|number| port((number, number))),
-            Kind::PortRange => number::range(word).map(port),
-            Kind::Proto if qualifier.protocol == Some("ether") => ethertype(word).map(Term::Ethertype),
-            Kind::Proto => {
-                let families = match qualifier.protocol {
-                    Some("ip") => family::IPV4,
-                    Some(_) => family::IPV6,
-                    None => family::IPV4 | family::IPV6,
-                };
-                Ok(Term::Protocol { families, number: protocol_number(word)? })
-            }
-            Kind::Reason => Ok(Term::Reason { name: word.to_owned(), codes: self.resolver.reason(word)? }),
-            Kind::Iface => iface(word).map(Term::Iface),
-            Kind::Netns => {
-                let number = match word.parse() {
-                    Ok(number) => number,
-                    Err(_) => self.resolver.netns(word)?,
-                };
-                Ok(Term::Netns { name: word.to_owned(), number })
-            }
-            Kind::Host | Kind::Net | Kind::Location => Err(format!("'{word}' is not a word")),
-        }
-    }
-
-    /// An address, with what may follow it.
-    fn address(&mut self, word: &'a str, span: &Range<usize>, qualifier: &Qualifier<'_>) -> Result<Term> {
-        let (word, bits) = match word.split_once('/') {
-            Some((word, "")) => (word, Some(self.prefix_length()?)),
-            Some((word, bits)) => (word, Some((bits, span.start + word.len() + 1..span.end))),
-            None => (word, self.prefix_apart()?),
-        };
-        let span = span.start..span.start + word.len();
-        let address = Address::parse(word).map_err(|problem| self.error(span.clone(), problem))?;
-        let mask = match bits {
-            None => self.mask()?,
-            Some(_) => None,
-        };
-        let net = match (bits, mask) {
-            (Some((bits, at)), _) => {
-                let bits = number::number(bits).map_err(|problem| self.error(at.clone(), problem))?;
-                self.only_for_nets(qualifier, address, bits == 128, at.clone())?;
-                address.with_prefix(bits).map_err(|problem| self.error(span.start..at.end, problem))?
-            }
-            (None, Some((mask, at))) => {
-                self.only_for_nets(qualifier, address, false, at.clone())?;
-                address.with_mask(mask).map_err(|problem| self.error(span.start..at.end, problem))?
-            }
-            (None, None) if qualifier.kind == Kind::Net => address.net(),
-            (None, None) => address.host(),
-        };
-        let families = self.families(qualifier.protocol, &net, span)?;
-        let direction = qualifier.direction.unwrap_or(Direction::Either);
-        Ok(Term::Address { families, direction, net })
-    }
-
-    /// `/8` with a blank before it.
-    fn prefix_apart(&mut self) -> Result<Option<(&'a str, Range<usize>)>> {
-        let mut ahead = self.lexer;
-        if !ahead.take("/") {
-            return Ok(None);
-        }
-        self.lexer = ahead;
-        self.prefix_length().map(Some)
-    }
-
-    /// What follows a slash.
-    fn prefix_length(&mut self) -> Result<(&'a str, Range<usize>)> {
-        let next = self.lexer.next();
-        match next.token {
-            Token::Word(bits) => Ok((bits, next.span)),
-            _ => Err(self.error(next.span, "the length of the prefix is missing")),
-        }
-    }
-
-    /// `mask 255.0.0.0`.
-    fn mask(&mut self) -> Result<Option<(Address, Range<usize>)>> {
-        let mut ahead = self.lexer;
-        if ahead.next().token != Token::Keyword("mask") {
-            return Ok(None);
-        }
-        let next = ahead.next();
-        let Token::Word(mask) = next.token else {
-            return Err(self.error(next.span, "a mask is missing, like 255.255.0.0"));
-        };
-        self.lexer = ahead;
-        let mask = Address::parse(mask).map_err(|problem| self.error(next.span.clone(), problem))?;
-        Ok(Some((mask, next.span)))
-    }
-
-    /// libpcap takes a whole address of IPv6 with its `/128` for a host.
-    fn only_for_nets(
-        &self,
-        qualifier: &Qualifier<'_>,
-        address: Address,
-        whole: bool,
-        span: Range<usize>,
-    ) -> Result<()> {
-        if qualifier.kind == Kind::Net || (whole && matches!(address, Address::V6(_))) {
-            return Ok(());
-        }
-        Err(self.error(span, "only a network has a mask: write 'net'"))
-    }
-
-    /// Whose addresses are compared.
-    fn families(&self, protocol: Option<&str>, net: &Net, span: Range<usize>) -> Result<u8> {
-        let families = match (protocol, net.address.is_ipv4()) {
-            (None, true) => family::IPV4 | family::ARP | family::RARP,
-            (Some("ip"), true) => family::IPV4,
-            (Some("arp"), true) => family::ARP,
-            (Some("rarp"), true) => family::RARP,
-            (None | Some("ip6"), false) => family::IPV6,
-            (Some(word), true) => {
-                return Err(self.error(span, format!("'{word}' has no addresses of IPv4")));
-            }
-            (Some(word), false) => {
-                return Err(self.error(span, format!("'{word}' has no addresses of IPv6")));
-            }
-        };
-        Ok(families)
-    }
-
-    /// A function; its module may stand apart, as reports print it.
-    fn location(&mut self, word: &str, span: &Range<usize>) -> Result<Term> {
-        let mut text = word.to_owned();
-        let mut ahead = self.lexer;
-        if ahead.take("[")
-            && let Some(module) = ahead.take_through(']')
-        {
-            text = format!("{word}[{}]", module.trim());
-            self.lexer = ahead;
-        }
-        let place = Place::parse(&text).map_err(|problem| self.error(span.clone(), problem))?;
-        Ok(Term::Location(place))
-    }
-
     /// A word that nothing before it gives a meaning to.
     fn unknown(&self, word: &str, span: Range<usize>) -> FilterError {
-        if word.split_once('[').is_some_and(|(protocol, _)| words::is_keyword(protocol)) {
-            return self.error(span, "bytes of the packet cannot be asked for here");
-        }
         if words::ELSEWHERE.contains(&word) {
             return self.error(span, format!("tcpdump's '{word}' is not available here"));
         }
@@ -539,7 +492,7 @@ impl<'a, R: Resolver> Parser<'a, R> {
             let problem = format!("what is '{word}'? Write 'host', 'net', 'port' or the like before it");
             return self.error(span, problem);
         }
-        let hint = spelling::hint(word, words::all());
+        let hint = suggestions::hint(word, words::all());
         self.error(span, format!("there is no word '{word}'{hint}"))
     }
 
@@ -547,67 +500,31 @@ impl<'a, R: Resolver> Parser<'a, R> {
         let problem = match token {
             Token::Bad(problem) => (*problem).to_owned(),
             Token::End => format!("{wanted} is missing at the end"),
+            Token::Word(word) => {
+                let is_value = word.starts_with(|first: char| first.is_ascii_digit() || first == ':');
+                let known = words::all().filter(|known| !matches!(*known, "and" | "or" | "not"));
+                let near = suggestions::nearest(word, known).filter(|_| !is_value);
+                let hint = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+                format!("{wanted} is missing before this{hint}")
+            }
             _ => format!("{wanted} is missing before this"),
         };
         self.error(span, problem)
     }
 }
 
-/// Whose ports a protocol's word means.
-fn transports(protocol: Option<&str>) -> Option<u8> {
-    match protocol {
-        None => Some(transport::ANY),
-        Some("tcp") => Some(transport::TCP),
-        Some("udp") => Some(transport::UDP),
-        Some("sctp") => Some(transport::SCTP),
-        Some(_) => None,
-    }
+/// Whether a word is that of a header with `[` behind it.
+fn is_access(word: &str) -> bool {
+    word.split_once('[').is_some_and(|(word, _)| words::header(word).is_some())
 }
 
-/// Whether a word is a protocol's name after these words.
-fn names_protocol(word: &str, qualifier: &Qualifier<'_>) -> bool {
-    match qualifier.protocol {
-        Some("ether") => words::ETHERTYPE_NAMES.iter().any(|(name, _)| *name == word),
-        _ => words::PROTOCOL_NAMES.iter().any(|(name, _)| *name == word),
-    }
-}
-
-/// A protocol above IP by number or name.
-fn protocol_number(word: &str) -> std::result::Result<u8, String> {
-    if word.starts_with(|first: char| first.is_ascii_digit()) {
-        return number::octet(word);
-    }
-    if let Some((_, number)) = words::PROTOCOL_NAMES.iter().find(|(name, _)| *name == word) {
-        return Ok(*number);
-    }
-    Err(no_protocol(word, words::PROTOCOL_NAMES.iter().map(|(name, _)| *name)))
-}
-
-/// An ethertype by number or name.
-fn ethertype(word: &str) -> std::result::Result<u16, String> {
-    /// Smaller numbers are lengths, and libpcap takes them for addresses inside.
-    const FIRST: u16 = 0x600;
-    if !word.starts_with(|first: char| first.is_ascii_digit()) {
-        let names = words::ETHERTYPE_NAMES;
-        let found = names.iter().find(|(name, _)| *name == word).map(|(_, number)| *number);
-        return found.ok_or_else(|| no_protocol(word, names.iter().map(|(name, _)| *name)));
-    }
-    let number = number::number(word)?;
-    match u16::try_from(number) {
-        Ok(number) if number >= FIRST => Ok(number),
-        _ => Err(format!("{word} is no ethertype: they are 0x0600 to 0xffff")),
-    }
-}
-
-fn no_protocol<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let hint = spelling::nearest(word, known).map(|name| format!(": did you mean '\\{name}'?"));
-    format!("there is no protocol '{word}'{}", hint.unwrap_or_default())
-}
-
-/// An interface's name.
-fn iface(word: &str) -> std::result::Result<String, String> {
-    match word.len() {
-        1..=MAX_IFACE => Ok(word.to_owned()),
-        _ => Err(format!("'{word}' is no interface: a name has 1 to {MAX_IFACE} bytes")),
-    }
+/// A comparison of one byte of a header with a number.
+fn multicast(word: &'static str, index: u32, comparison: Comparison, number: u32) -> Term {
+    let header = words::header(word).unwrap_or(Header::Ether);
+    let access = Access { header, index: Number::Constant(index), size: 1 };
+    Term::Relation(Relation {
+        left: Number::Bytes(access.into()),
+        comparison,
+        right: Number::Constant(number),
+    })
 }

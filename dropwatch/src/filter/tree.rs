@@ -1,5 +1,7 @@
 //! What an expression says, and its words again.
 
+mod relation;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,19 +9,20 @@ use std::{
 
 use dropwatch_common::packet::{ethertype, family, transport};
 
+pub use self::relation::{Access, Comparison, Header, Number, Operation, Relation};
 use super::{lexer, words};
-use crate::check::rule::Place;
+use crate::model::{belonging::Belonging, class::Class, namespace::WhichNetns, symbol_spec::SymbolSpec};
 
 /// An expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
     /// One question.
     Term(Term),
-    /// The contrary.
+    /// Negation.
     Not(Box<Expr>),
-    /// Both; the second is asked only if the first holds.
+    /// Both; the second is tested only if the first holds.
     And(Box<Expr>, Box<Expr>),
-    /// Either; the second is asked only if the first does not hold.
+    /// Either; the second is tested only if the first does not hold.
     Or(Box<Expr>, Box<Expr>),
 }
 
@@ -53,6 +56,19 @@ pub enum Term {
         /// The range, ends included.
         range: (u16, u16),
     },
+    /// A hardware address.
+    Hardware {
+        /// Of which end.
+        direction: Direction,
+        /// Its bytes.
+        address: [u8; 6],
+    },
+    /// A destination that is a group of hosts, as Ethernet marks it.
+    Group,
+    /// A VLAN tag, of that number if there is one.
+    Vlan(Option<u16>),
+    /// Two numbers compared.
+    Relation(Relation),
     /// Bytes from the network header on: a range, ends included.
     Length(u32, u32),
     /// A reason for the drop.
@@ -62,20 +78,26 @@ pub enum Term {
         /// The kernel's numbers for it.
         codes: Vec<u32>,
     },
+    /// What the drop is worth.
+    Class(Class),
+    /// Whose the drop is.
+    Belongs(Belonging),
     /// An interface's name.
     Iface(String),
     /// A network namespace.
     Netns {
         /// As it was written.
         name: String,
-        /// Its inode's number.
-        number: u32,
+        /// What that means.
+        which: WhichNetns,
     },
     /// A place in the kernel.
-    Location(Place),
+    Location(SymbolSpec),
+    /// The same by its address.
+    CodeAddress(u64),
 }
 
-/// Which end of a packet's way is asked about.
+/// Which end of a packet's path is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Where it comes from.
@@ -135,25 +157,7 @@ impl Net {
     }
 }
 
-impl Term {
-    /// How many rules it takes.
-    #[must_use]
-    pub fn rules(&self) -> usize {
-        match self {
-            Self::Address { direction, .. } | Self::Port { direction, .. } => direction.rules(),
-            _ => 1,
-        }
-    }
-}
-
 impl Direction {
-    fn rules(self) -> usize {
-        match self {
-            Self::Source | Self::Destination => 1,
-            Self::Either | Self::Both => 2,
-        }
-    }
-
     /// What is written before `host` or `port`.
     fn words(self) -> &'static str {
         match self {
@@ -218,11 +222,24 @@ impl fmt::Display for Term {
                     (low, high) => write!(f, "portrange {low}-{high}"),
                 }
             }
+            Self::Hardware { direction, address } => {
+                write!(f, "ether {}host {}", direction.words(), hardware(*address))
+            }
+            Self::Group => f.write_str("ether multicast"),
+            Self::Vlan(None) => f.write_str("vlan"),
+            Self::Vlan(Some(number)) => write!(f, "vlan {number}"),
+            Self::Relation(relation) => relation.fmt(f),
             Self::Length(0, most) => write!(f, "less {most}"),
             Self::Length(least, _) => write!(f, "greater {least}"),
             Self::Reason { name, .. } => write!(f, "reason {}", lexer::quoted(name)),
+            Self::Class(class) => write!(f, "class {class}"),
+            Self::Belongs(to) => {
+                let (word, name) = to.words();
+                write!(f, "{word} {}", lexer::quoted(name))
+            }
             Self::Iface(name) => write!(f, "iface {}", lexer::quoted(name)),
             Self::Netns { name, .. } => write!(f, "netns {}", lexer::quoted(name)),
+            Self::CodeAddress(address) => write!(f, "location {address:#x}"),
             Self::Location(place) => write!(f, "location {}", lexer::quoted(&place.to_string())),
         }
     }
@@ -243,6 +260,11 @@ impl fmt::Display for Net {
     }
 }
 
+/// A hardware address as it is written.
+fn hardware(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 fn fmt_ethertype(number: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match number {
         ethertype::IPV4 => f.write_str("ip"),
@@ -255,7 +277,7 @@ fn fmt_ethertype(number: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn fmt_protocol(families: u8, number: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let is_it = |known: &words::Protocol| {
-        // Behind `ip6 proto` our words would be read as values of it.
+        // After `ip6 proto` our words would be read as values of it.
         (known.families, known.number) == (families, number) && !words::OURS.contains(&known.word)
     };
     let word = words::PROTOCOLS.into_iter().find(is_it);

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::Render;
-use crate::report::{Report, Value};
+use crate::model::report::{Report, Value};
 
 /// `6 drops at tcp_v4_rcv+aa (0xffffffff814a104a) [software]`
 #[derive(Debug)]
@@ -19,7 +19,9 @@ impl Render for Classic {
                     Some(symbol) => writeln!(
                         out,
                         "{} drops at {}+{:x} ({address:#x}) [software]",
-                        row.count, symbol.name, symbol.offset
+                        row.count,
+                        symbol.name.word(),
+                        symbol.offset
                     )?,
                     None => writeln!(out, "{} drops at location {address:#x} [software]", row.count)?,
                 }

@@ -7,8 +7,11 @@ use std::{
 
 use super::Render;
 use crate::{
-    report::{Report, Row, Value},
-    symbols::Location,
+    escape::without,
+    model::{
+        location::Location,
+        report::{Report, Row, Value},
+    },
 };
 
 /// `outermost;…;innermost COUNT`, other keys in front as frames of their own.
@@ -37,7 +40,7 @@ fn line(row: &Row) -> String {
         .values
         .iter()
         .filter(|value| !matches!(value, Value::Stack(_)))
-        .map(|value| value.words().replace(';', ":"))
+        .map(|value| as_frame(&value.words()))
         .collect();
     for value in &row.values {
         match value {
@@ -49,11 +52,16 @@ fn line(row: &Row) -> String {
     frames.join(";")
 }
 
+/// What separates frames is escaped in one.
+fn as_frame(words: &str) -> String {
+    without(words, |character| character == ';').into_owned()
+}
+
 /// A function, with its module if it is in one.
 fn function(frame: &Location) -> String {
     match &frame.symbol {
-        Some(symbol) if symbol.is_in_kernel() => symbol.name.to_string(),
-        Some(symbol) => format!("{} [{}]", symbol.name, symbol.module),
+        Some(symbol) if symbol.is_in_kernel() => as_frame(&symbol.name.word()),
+        Some(symbol) => as_frame(&format!("{} [{}]", symbol.name.word(), symbol.module.word())),
         None => format!("{:#x}", frame.address),
     }
 }

@@ -1,6 +1,7 @@
 //! `json`: one object per report, one line each.
 
 use std::{
+    fmt::Write as _,
     io::{self, Write},
     time::SystemTime,
 };
@@ -10,13 +11,21 @@ use serde::{
     ser::{SerializeMap as _, SerializeSeq as _},
 };
 
-use super::Render;
+use super::{Render, Style};
 use crate::{
-    protocols,
-    reasons::Reason,
-    report::{Cut, Report, Row, Value},
-    snapshot::Ledger,
-    symbols::Location,
+    escape::is_unsafe,
+    knowledge::Meanings,
+    model::{
+        counter::Counter,
+        foreign::Foreign,
+        keys::Key,
+        location::{Location, SourceLine},
+        protocols,
+        reason::Reason,
+        report::{Cut, Iface, Netns, Report, Row, Value},
+        snapshot::Ledger,
+        socket::{Ownership, Socket},
+    },
 };
 
 /// The version of the objects' shape.
@@ -24,12 +33,23 @@ const SCHEMA: u32 = 1;
 
 /// One line of JSON for each report.
 #[derive(Debug)]
-pub struct Json;
+pub struct Json {
+    host: &'static str,
+}
+
+impl Json {
+    /// Objects of the host that a style names.
+    #[must_use]
+    pub fn new(style: Style) -> Self {
+        Self { host: style.host }
+    }
+}
 
 #[derive(Serialize)]
 struct ReportObject<'a> {
     schema: u32,
     r#type: &'static str,
+    host: &'a str,
     time: String,
     elapsed_s: f64,
     drops: u64,
@@ -37,6 +57,9 @@ struct ReportObject<'a> {
     rows: Rows<'a>,
     cut: Cut,
     ledger: Ledger,
+    counters: &'a [Counter],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak: Option<f64>,
 }
 
 impl Render for Json {
@@ -44,6 +67,7 @@ impl Render for Json {
         let object = ReportObject {
             schema: SCHEMA,
             r#type: "report",
+            host: self.host,
             time: time(report.time),
             elapsed_s: thousandths(report.elapsed.as_secs_f64()),
             drops: report.drops,
@@ -51,10 +75,44 @@ impl Render for Json {
             rows: Rows(report),
             cut: report.cut,
             ledger: report.ledger,
+            counters: &report.counters,
+            peak: report.peak.map(thousandths),
         };
-        serde_json::to_writer(&mut *out, &object)?;
-        writeln!(out)
+        writeln!(out, "{}", compact(&object)?)
     }
+}
+
+/// JSON on one line.
+///
+/// # Errors
+/// None that a string could give.
+pub fn compact(value: &impl Serialize) -> io::Result<String> {
+    Ok(safe(serde_json::to_string(value)?))
+}
+
+/// JSON for a file that people also look into.
+///
+/// # Errors
+/// None that a string could give.
+pub fn pretty(value: &impl Serialize) -> io::Result<String> {
+    Ok(safe(serde_json::to_string_pretty(value)?))
+}
+
+/// Escapes what JSON allows in strings, where alone it occurs, and a terminal obeys.
+fn safe(json: String) -> String {
+    let is_obeyed = |character: char| character > '\x1f' && is_unsafe(character);
+    if !json.contains(is_obeyed) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_obeyed(character) {
+            let _ = write!(text, "\\u{:04x}", u32::from(character));
+        } else {
+            text.push(character);
+        }
+    }
+    text
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -68,21 +126,38 @@ pub struct Rows<'a>(pub &'a Report);
 
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.rows.iter().map(|row| RowObject(self.0, row)))
+        serializer.collect_seq(self.0.rows.iter().map(|row| RowObject { report: self.0, row }))
     }
 }
 
-struct RowObject<'a>(&'a Report, &'a Row);
+struct RowObject<'a> {
+    report: &'a Report,
+    row: &'a Row,
+}
 
 impl Serialize for RowObject<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(report, row) = self;
-        let mut object = serializer.serialize_map(Some(3 + row.values.len()))?;
+        let Self { report, row } = self;
+        let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("count", &row.count)?;
         object.serialize_entry("rate", &thousandths(report.rate(row.count)))?;
         object.serialize_entry("total", &row.total)?;
+        if report.peak.is_some() {
+            object.serialize_entry("peak", &row.peak.map(thousandths))?;
+        }
         for (key, value) in report.by.iter().zip(&row.values) {
-            object.serialize_entry(key.word(), &ValueObject(value))?;
+            match value {
+                Value::Iface(Some(iface)) => object.serialize_entry(key.word(), &IfaceObject::from(iface))?,
+                value => object.serialize_entry(key.word(), &ValueObject(value))?,
+            }
+        }
+        if let (Some(class), false) = (row.class, report.by.contains(&Key::Class)) {
+            object.serialize_entry("class", &class)?;
+        }
+        if report.is_explained {
+            let meaning = Meanings::default().entry(&row.values).map(|entry| entry.title);
+            object.serialize_entry("meaning", &meaning)?;
+            object.serialize_entry("evidence", &row.evidence)?;
         }
         object.end()
     }
@@ -95,8 +170,12 @@ pub struct ValueObject<'a>(pub &'a Value);
 impl Serialize for ValueObject<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
-            Value::Location { location, .. } => LocationObject::from(location).serialize(serializer),
+            Value::Location { location, source } => {
+                PlaceObject { location: location.into(), source: source.as_ref() }.serialize(serializer)
+            }
+            Value::Function(value) => value.serialize(serializer),
             Value::Reason(value) => value.as_ref().map(ReasonObject::from).serialize(serializer),
+            Value::Class(value) => value.serialize(serializer),
             Value::Iface(value) => value.serialize(serializer),
             Value::Netns(value) => value.serialize(serializer),
             Value::Protocol(value) => value.map(protocols::ethertype).serialize(serializer),
@@ -104,7 +183,15 @@ impl Serialize for ValueObject<'_> {
             Value::Address(value) => value.serialize(serializer),
             Value::Port(value) => value.serialize(serializer),
             Value::Cpu(value) => value.serialize(serializer),
-            Value::Stack(None) => serializer.serialize_none(),
+            Value::Socket(value) => value.as_ref().map(SocketObject::from).serialize(serializer),
+            Value::Process(Ownership::Process(process)) => process.serialize(serializer),
+            Value::Process(Ownership::Kernel) => {
+                KernelObject { pid: None, comm: "kernel" }.serialize(serializer)
+            }
+            Value::Container { container, .. } => container.serialize(serializer),
+            Value::Process(Ownership::Nobody | Ownership::Unknown) | Value::Stack(None) => {
+                serializer.serialize_none()
+            }
             Value::Stack(Some(frames)) => {
                 let mut array = serializer.serialize_seq(Some(frames.len()))?;
                 for frame in frames {
@@ -116,13 +203,35 @@ impl Serialize for ValueObject<'_> {
     }
 }
 
+/// An interface of a row. Its number says nothing without its namespace.
+#[derive(Serialize)]
+struct IfaceObject<'a> {
+    #[serde(flatten)]
+    iface: &'a Iface,
+    netns: Option<&'a Netns>,
+}
+
+impl<'a> From<&'a Iface> for IfaceObject<'a> {
+    fn from(iface: &'a Iface) -> Self {
+        Self { iface, netns: iface.netns.as_ref() }
+    }
+}
+
 #[derive(Serialize)]
 struct LocationObject<'a> {
     address: Address,
-    symbol: Option<&'a str>,
+    symbol: Option<&'a Foreign>,
     offset: Option<u64>,
     size: Option<u64>,
-    module: Option<&'a str>,
+    module: Option<&'a Foreign>,
+}
+
+/// Where packets are dropped; frames of call chains have no line of source.
+#[derive(Serialize)]
+struct PlaceObject<'a> {
+    #[serde(flatten)]
+    location: LocationObject<'a>,
+    source: Option<&'a SourceLine>,
 }
 
 impl<'a> From<&'a Location> for LocationObject<'a> {
@@ -130,10 +239,10 @@ impl<'a> From<&'a Location> for LocationObject<'a> {
         let symbol = location.symbol.as_ref();
         Self {
             address: Address(location.address),
-            symbol: symbol.map(|symbol| &*symbol.name),
+            symbol: symbol.map(|symbol| &symbol.name),
             offset: symbol.map(|symbol| symbol.offset),
             size: symbol.and_then(|symbol| symbol.size),
-            module: symbol.map(|symbol| &*symbol.module),
+            module: symbol.map(|symbol| &symbol.module),
         }
     }
 }
@@ -158,6 +267,45 @@ impl<'a> From<&'a Reason> for ReasonObject<'a> {
     fn from(reason: &'a Reason) -> Self {
         Self { code: reason.code, subsystem: reason.subsystem.as_deref(), name: reason.name.as_deref() }
     }
+}
+
+#[derive(Serialize)]
+struct SocketObject {
+    protocol: String,
+    local: Option<String>,
+    remote: Option<String>,
+    state: Option<&'static str>,
+    receive_used: Option<u32>,
+    receive_size: Option<u32>,
+    cookie: Option<u64>,
+    inode: Option<u64>,
+    uid: Option<u32>,
+    kernel: bool,
+}
+
+impl From<&Socket> for SocketObject {
+    fn from(socket: &Socket) -> Self {
+        let is_full = socket.is_full();
+        Self {
+            protocol: socket.protocol(),
+            local: socket.local().map(|address| address.to_string()),
+            remote: socket.remote().map(|address| address.to_string()),
+            state: socket.state(),
+            receive_used: socket.receive_used(),
+            receive_size: socket.receive_size(),
+            cookie: socket.cookie(),
+            inode: (socket.key.inode != 0).then_some(socket.key.inode),
+            uid: is_full.then_some(socket.seen.uid),
+            kernel: socket.is_of_kernel(),
+        }
+    }
+}
+
+/// In place of a process.
+#[derive(Serialize)]
+struct KernelObject {
+    pid: Option<u32>,
+    comm: &'static str,
 }
 
 /// Rounded: a measured time has no more true digits.

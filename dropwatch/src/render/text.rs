@@ -2,8 +2,14 @@
 
 use std::io::{self, Write};
 
-use super::{Render, Style};
-use crate::report::{Report, Value};
+use super::{Render, Style, figures::peak};
+use crate::{
+    escape::word,
+    model::{
+        keys::Key,
+        report::{Report, Value, needs_namespaces},
+    },
+};
 
 /// `TIME COUNT packets dropped at LOCATION KEY VALUE…`
 #[derive(Debug)]
@@ -23,28 +29,35 @@ impl Render for Text {
     fn report(&mut self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let time = self.style.time(report.time);
         if report.rows.is_empty() && report.cut.rows == 0 {
-            return writeln!(out, "{time} 0 packets dropped");
+            writeln!(out, "{time} 0 packets dropped")?;
         }
+        let namespaces = needs_namespaces(&report.by, report.rows.iter().map(|row| &row.values[..]));
         for row in &report.rows {
             write!(out, "{time} {} packets dropped", row.count)?;
             for (key, value) in report.by.iter().zip(&row.values) {
-                if let Value::Location { location, .. } = value {
+                if let Value::Location { location, source } = value {
                     write!(out, " at {location}")?;
+                    if let Some(source) = source {
+                        write!(out, " source {}", word(&source.to_string()))?;
+                    }
                 } else {
-                    write!(out, " {} {}", key.word(), escaped(&value.words()))?;
+                    write!(out, " {} {}", key.word(), value.word())?;
                 }
+                if let (true, Some(netns)) = (namespaces, value.interface_namespace()) {
+                    write!(out, " netns {}", word(&netns.words()))?;
+                }
+            }
+            if let (Some(class), false) = (row.class, report.by.contains(&Key::Class)) {
+                write!(out, " class {class}")?;
+            }
+            if report.peak.is_some() {
+                write!(out, " peak {}", peak(row.peak))?;
             }
             writeln!(out)?;
         }
         if report.cut.rows > 0 {
             writeln!(out, "{time} {} packets dropped in {} other rows", report.cut.drops, report.cut.rows)?;
         }
-        Ok(())
+        report.counters.iter().try_for_each(|counter| writeln!(out, "{time} {}", counter.words()))
     }
-}
-
-/// A value without blanks, so that a line splits into words.
-#[must_use]
-pub fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace(' ', "\\x20")
 }

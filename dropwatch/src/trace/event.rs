@@ -1,6 +1,14 @@
 //! A record of the ring buffer, checked.
 
-use dropwatch_common::event::{DropEvent, SLOTS, known};
+use dropwatch_common::{
+    event::{DropEvent, SLOTS, known},
+    sample::SocketView,
+};
+
+use crate::{
+    model::{foreign::Foreign, namespace::Namespace},
+    sys,
+};
 
 /// A record that is not what the probe writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,19 +18,21 @@ pub enum Error {
     Short {
         /// Its length.
         has: usize,
-        /// What its head asks for.
+        /// The bytes that its head announces.
         needs: usize,
     },
     /// A number no probe writes.
-    #[error("the record's {0} makes no sense")]
+    #[error("the record's {0} is invalid")]
     Senseless(&'static str),
 }
 
-/// One drop: the head of its record, its call chain, and the bytes captured of its packet.
+/// One drop: the head of its record, its socket, its call chain, and the bytes captured of its packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// What the probe says about it.
     pub head: DropEvent,
+    /// The packet's socket, if it was requested.
+    view: &'a [u8],
     /// Room for the call chain, eight bytes an address.
     stack: &'a [u8],
     /// The packet's first bytes, from the link header if there is one.
@@ -46,10 +56,18 @@ impl<'a> Event<'a> {
         if head.captured > head.frame_length || head.link_length > head.frame_length {
             return Err(Error::Senseless("length"));
         }
-        let needs = size_of::<DropEvent>().saturating_add(slots * 8).saturating_add(captured);
+        let view = if head.known & known::SOCKET == 0 { 0 } else { size_of::<SocketView>() };
+        let needs = size_of::<DropEvent>().saturating_add(view + slots * 8).saturating_add(captured);
+        let (view, rest) = rest.split_at_checked(view).ok_or(short(needs))?;
         let (stack, rest) = rest.split_at_checked(slots * 8).ok_or(short(needs))?;
         let bytes = rest.get(..captured).ok_or(short(needs))?;
-        Ok(Self { head, stack, bytes })
+        Ok(Self { head, view, stack, bytes })
+    }
+
+    /// The socket that the packet belongs to, if that was requested and there is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<SocketView> {
+        sys::values_of::<SocketView>(self.view).pop().filter(|view| view.key.address != 0)
     }
 
     /// The addresses of the call chain, innermost first.
@@ -66,13 +84,11 @@ impl<'a> Event<'a> {
         self.head.known & what != 0
     }
 
-    /// The device's name, safe to print; none if it is not known.
+    /// The device's name; none if it is not known.
     #[must_use]
-    pub fn iface(&self) -> Option<String> {
-        self.knows(known::DEVICE_NAME).then(|| {
-            let name = self.head.iface.split(|byte| *byte == 0).next().unwrap_or_default();
-            name.escape_ascii().to_string()
-        })
+    pub fn iface(&self) -> Option<Foreign> {
+        self.knows(known::DEVICE_NAME)
+            .then(|| self.head.iface.split(|byte| *byte == 0).next().unwrap_or_default().into())
     }
 
     /// The device's number, if the kernel knows the device.
@@ -81,10 +97,11 @@ impl<'a> Event<'a> {
         self.knows(known::DEVICE).then_some(self.head.ifindex)
     }
 
-    /// The network namespace's inode number, if the kernel knows it.
+    /// The network namespace, if the kernel knows it.
     #[must_use]
-    pub fn netns(&self) -> Option<u32> {
-        self.knows(known::NETNS).then_some(self.head.netns)
+    pub fn netns(&self) -> Option<Namespace> {
+        let DropEvent { netns: inum, cookie, .. } = self.head;
+        self.knows(known::NETNS).then_some(Namespace { inum, cookie })
     }
 
     /// The kernel's number for the reason, if it gives reasons.
@@ -106,6 +123,7 @@ fn read_head(bytes: &[u8]) -> Option<DropEvent> {
     Some(DropEvent {
         time: fields.u64()?,
         location: fields.u64()?,
+        cookie: fields.u64()?,
         reason: fields.u32()?,
         netns: fields.u32()?,
         ifindex: fields.u32()?,
@@ -154,6 +172,7 @@ impl Fields<'_> {
 pub(crate) mod tests {
     use std::mem::offset_of;
 
+    use dropwatch_testing::assert_seed;
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
@@ -164,6 +183,7 @@ pub(crate) mod tests {
         let mut put = |at: usize, field: &[u8]| record[at..at + field.len()].copy_from_slice(field);
         put(offset_of!(DropEvent, time), &head.time.to_ne_bytes());
         put(offset_of!(DropEvent, location), &head.location.to_ne_bytes());
+        put(offset_of!(DropEvent, cookie), &head.cookie.to_ne_bytes());
         put(offset_of!(DropEvent, reason), &head.reason.to_ne_bytes());
         put(offset_of!(DropEvent, netns), &head.netns.to_ne_bytes());
         put(offset_of!(DropEvent, ifindex), &head.ifindex.to_ne_bytes());
@@ -185,12 +205,22 @@ pub(crate) mod tests {
         record
     }
 
+    /// The record of a drop whose socket was requested.
+    pub fn of_socket(record: &[u8], view: &SocketView) -> Vec<u8> {
+        let (head, rest) = record.split_at(size_of::<DropEvent>());
+        let (at, mut head) = (offset_of!(DropEvent, known), head.to_vec());
+        let known = read_head(&head).expect("a head").known | known::SOCKET;
+        head[at..at + 4].copy_from_slice(&known.to_ne_bytes());
+        [&head, sys::bytes_of(view), rest].concat()
+    }
+
     fn head() -> DropEvent {
         let mut iface = [0; 16];
         iface[..4].copy_from_slice(b"eth0");
         DropEvent {
             time: 1,
             location: 2,
+            cookie: 12,
             reason: 3,
             netns: 4,
             ifindex: 5,
@@ -211,6 +241,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_fuzzer_starts_from_what_the_probe_writes() {
+        let frame =
+            [&[2; 12][..], &[8, 0, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]]
+                .concat();
+        let length = u32::try_from(frame.len()).unwrap();
+        let head = DropEvent {
+            length: length - 14,
+            frame_length: length,
+            captured: length,
+            link_length: 14,
+            link_type: 1,
+            slots: 2,
+            frames: 2,
+            known: known::DEVICE_NAME,
+            ..head()
+        };
+        let record = record(head, &[0xffff_ffff_8100_0040, 0xffff_ffff_8100_0900], &frame);
+        assert_eq!(Event::parse(&record).unwrap().stack().count(), 2);
+        assert_seed("trace", "record", &record);
+    }
+
+    #[test]
     fn every_field_comes_back_from_where_the_probe_puts_it() {
         let bytes: Vec<u8> = (0..20).collect();
         let record = record(head(), &[0xffff_ffff_8100_0000, 17], &bytes);
@@ -218,16 +270,36 @@ pub(crate) mod tests {
         assert_eq!(event.head, head());
         assert_eq!(event.stack().collect::<Vec<_>>(), [0xffff_ffff_8100_0000, 17]);
         assert_eq!(event.bytes, bytes);
-        assert_eq!(event.iface().as_deref(), Some("eth0"));
-        assert_eq!((event.netns(), event.reason(), event.vlan()), (Some(4), None, None));
+        assert_eq!(event.iface(), Some("eth0".into()));
+        assert_eq!(
+            (event.netns(), event.reason(), event.vlan()),
+            (Some(Namespace { inum: 4, cookie: 12 }), None, None)
+        );
     }
 
     #[test]
     fn a_record_cut_anywhere_is_refused() {
-        let record = record(head(), &[1, 2], &[0; 20]);
-        for length in 0..record.len() {
-            assert!(matches!(Event::parse(&record[..length]), Err(Error::Short { .. })), "{length}");
+        let view = SocketView::default();
+        for record in
+            [record(head(), &[1, 2], &[0; 20]), of_socket(&record(head(), &[1, 2], &[0; 20]), &view)]
+        {
+            for length in 0..record.len() {
+                assert!(matches!(Event::parse(&record[..length]), Err(Error::Short { .. })), "{length}");
+            }
         }
+    }
+
+    #[test]
+    fn a_socket_stands_between_the_head_and_the_rest() {
+        let mut view = SocketView::default();
+        let record = record(head(), &[1, 2], &[3; 20]);
+        assert_eq!(Event::parse(&of_socket(&record, &view)).expect("a record").socket(), None);
+        (view.key.address, view.seen.tgid, view.file) = (1, 7, 9);
+        let with_socket = of_socket(&record, &view);
+        let event = Event::parse(&with_socket).expect("a record");
+        assert_eq!(event.socket(), Some(view));
+        assert_eq!((event.stack().collect(), event.bytes), (vec![1, 2], &[3; 20][..]));
+        assert_eq!(Event::parse(&record).expect("a record").socket(), None);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use dropwatch_common::event::known;
+
 use super::event::Event;
 
 /// The bytes of an Ethernet header without tags.
@@ -9,6 +11,8 @@ pub const ETHERNET: usize = 14;
 const ETHERNET_LENGTH: u32 = 14;
 /// Where its ethertype stands, and a VLAN tag would.
 const ETHERTYPE_AT: usize = 12;
+/// Below it, what stands in an ethertype's place is a length, or the kernel's own number for a protocol.
+pub const FIRST_ETHERTYPE: u16 = 0x600;
 /// Kinds of devices with Ethernet's link header: Ethernet itself and the loopback.
 const ETHERNET_DEVICES: [u16; 2] = [1, 772];
 
@@ -62,9 +66,17 @@ impl<'a> Frame<'a> {
         Self { bytes: bytes.into(), length: length.saturating_add(ETHERNET_LENGTH), link }
     }
 
+    /// Whether it is one that a network could carry. What local sockets send each other (`AF_UNIX`, netlink, vsock) has
+    /// neither a link header nor an ethertype.
+    #[must_use]
+    pub fn is_of_a_network(&self) -> bool {
+        let ethertype = self.bytes.get(ETHERTYPE_AT..ETHERNET).and_then(<[u8]>::first_chunk);
+        self.link == Link::Own || ethertype.is_some_and(|&bytes| u16::from_be_bytes(bytes) >= FIRST_ETHERTYPE)
+    }
+
     /// The same frame with no more than `snaplen` of its bytes.
     #[must_use]
-    pub fn cut(&self, snaplen: u32) -> &[u8] {
+    pub fn snapped(&self, snaplen: u32) -> &[u8] {
         &self.bytes[..self.bytes.len().min(snaplen as usize)]
     }
 }
@@ -75,10 +87,11 @@ fn link(event: &Event<'_>) -> Link {
     if head.link_length == 0 {
         return Link::MadeUp;
     }
-    let device_is_ethernet = match event.iface() {
-        Some(_) => ETHERNET_DEVICES.contains(&head.link_type),
-        // Of a packet without a device, only what stands in front of it tells.
-        None => event.bytes.get(ETHERTYPE_AT..ETHERNET) == Some(&head.protocol.to_be_bytes()[..]),
+    let device_is_ethernet = if event.knows(known::DEVICE_NAME) {
+        ETHERNET_DEVICES.contains(&head.link_type)
+    } else {
+        // Without a device, only the bytes in front of the packet show it.
+        event.bytes.get(ETHERTYPE_AT..ETHERNET) == Some(&head.protocol.to_be_bytes()[..])
     };
     if device_is_ethernet && head.link_length as usize >= ETHERNET {
         Link::Own
@@ -139,6 +152,20 @@ mod tests {
         let unknown = DropEvent { known: 0, protocol: 0x86dd, ..head() };
         let expected = [&[0; 12][..], &[0x86, 0xdd, 0x45, 7, 8, 9]].concat();
         check(unknown, &OWN, (&expected, 1018, Link::Replaced(1)));
+    }
+
+    #[test]
+    fn what_local_sockets_send_is_no_frame() {
+        let is_of_a_network = |head, bytes: &[u8]| {
+            let record = record(head, &[], bytes);
+            Frame::new(&Event::parse(&record).unwrap()).is_of_a_network()
+        };
+        let bare = DropEvent { frame_length: 1004, captured: 4, link_length: 0, known: 0, ..head() };
+        assert!(is_of_a_network(bare, &OWN[14..]));
+        assert!(!is_of_a_network(DropEvent { protocol: 0, ..bare }, &OWN[14..]), "AF_UNIX");
+        assert!(!is_of_a_network(DropEvent { protocol: 15, ..bare }, &OWN[14..]), "netlink");
+        let spanning_tree = DropEvent { protocol: 4, ..head() };
+        assert!(is_of_a_network(spanning_tree, &[&OWN[..12], &[0, 38], &OWN[14..]].concat()), "802.3");
     }
 
     #[test]

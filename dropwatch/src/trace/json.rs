@@ -10,10 +10,14 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    drop::Drop,
-    words::{Fragment, TcpFacts, Words},
+    dissect::{Fragment, Style, Summary, TcpFacts},
+    dropped_packet::{DroppedPacket, Owner},
 };
-use crate::{protocols, render::JsonValue};
+use crate::{
+    model::{class::Class, protocols},
+    process::host,
+    render::{JsonValue, compact_json},
+};
 
 /// The version of the objects' shape.
 const SCHEMA: u32 = 1;
@@ -22,9 +26,9 @@ const SCHEMA: u32 = 1;
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write(drop: &Drop<'_>, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &DropObject::new(drop, &Words::of(&drop.frame)))?;
-    writeln!(out)
+pub fn write(drop: &DroppedPacket<'_>, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let words = Summary::of(&drop.frame, style);
+    writeln!(out, "{}", compact_json(&DropObject::new(drop, &words))?)
 }
 
 /// Writes the object that ends the stream.
@@ -33,15 +37,16 @@ pub fn write(drop: &Drop<'_>, out: &mut dyn Write) -> io::Result<()> {
 /// Those of the writer.
 pub fn write_summary(shown: u64, not_shown: u64, elapsed: Duration, out: &mut dyn Write) -> io::Result<()> {
     let elapsed_s = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
-    let object = Summary { schema: SCHEMA, r#type: "summary", shown, not_shown, elapsed_s };
-    serde_json::to_writer(&mut *out, &object)?;
-    writeln!(out)
+    let object =
+        SummaryObject { schema: SCHEMA, r#type: "summary", host: host::name(), shown, not_shown, elapsed_s };
+    writeln!(out, "{}", compact_json(&object)?)
 }
 
 #[derive(Serialize)]
-struct Summary {
+struct SummaryObject {
     schema: u32,
     r#type: &'static str,
+    host: &'static str,
     shown: u64,
     not_shown: u64,
     elapsed_s: f64,
@@ -51,37 +56,58 @@ struct Summary {
 struct DropObject<'a> {
     schema: u32,
     r#type: &'static str,
+    host: &'static str,
     time: String,
     location: JsonValue<'a>,
     reason: JsonValue<'a>,
+    class: Class,
     iface: JsonValue<'a>,
     netns: JsonValue<'a>,
     cpu: u32,
     length: u32,
     packet: Packet<'a>,
+    #[serde(flatten)]
+    owner: Option<OwnerObject<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stack: Option<JsonValue<'a>>,
 }
 
 impl<'a> DropObject<'a> {
-    fn new(drop: &'a Drop<'_>, packet: &'a Words) -> Self {
+    fn new(drop: &'a DroppedPacket<'_>, packet: &'a Summary) -> Self {
         Self {
             schema: SCHEMA,
             r#type: "drop",
+            host: host::name(),
             time: humantime::format_rfc3339_nanos(drop.time).to_string(),
             location: JsonValue(&drop.location),
             reason: JsonValue(&drop.reason),
+            class: drop.class,
             iface: JsonValue(&drop.iface),
             netns: JsonValue(&drop.netns),
             cpu: drop.event.head.cpu,
             length: drop.event.head.length,
             packet: Packet::from(packet),
+            owner: drop.owner.as_ref().map(OwnerObject::from),
             stack: drop.stack.as_ref().map(JsonValue),
         }
     }
 }
 
-/// The facts that every packet is asked for, those that only some have, and the words they were told in.
+/// What rows call the same.
+#[derive(Serialize)]
+struct OwnerObject<'a> {
+    socket: JsonValue<'a>,
+    process: JsonValue<'a>,
+    container: JsonValue<'a>,
+}
+
+impl<'a> From<&'a Owner> for OwnerObject<'a> {
+    fn from(Owner { socket, process, container }: &'a Owner) -> Self {
+        Self { socket: JsonValue(socket), process: JsonValue(process), container: JsonValue(container) }
+    }
+}
+
+/// The fields of every packet, those that only some have, and the line that describes it.
 #[derive(Serialize)]
 struct Packet<'a> {
     protocol: Option<Cow<'static, str>>,
@@ -107,8 +133,8 @@ struct Icmp {
     code: u8,
 }
 
-impl<'a> From<&'a Words> for Packet<'a> {
-    fn from(Words { facts, text, .. }: &'a Words) -> Self {
+impl<'a> From<&'a Summary> for Packet<'a> {
+    fn from(Summary { facts, text, .. }: &'a Summary) -> Self {
         Self {
             protocol: facts.ethertype.map(protocols::ethertype),
             vlan: &facts.vlans,
@@ -130,15 +156,19 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::trace::{
-        drop::tests::{Small, bare_datagram, clock, datagram},
-        event::Event,
+    use crate::{
+        fakes::Kernel,
+        trace::{
+            dropped_packet::tests::{bare_datagram, clock, datagram},
+            event::Event,
+        },
     };
 
     fn read(record: &[u8], with_stack: bool) -> Value {
-        let drop = Drop::new(Event::parse(record).unwrap(), clock(), &mut Small, with_stack);
+        let drop =
+            DroppedPacket::new(Event::parse(record).unwrap(), clock(), &mut Kernel::small(), with_stack);
         let mut out = Vec::new();
-        write(&drop, &mut out).unwrap();
+        write(&drop, Style::default(), &mut out).unwrap();
         assert_eq!(out.iter().position(|byte| *byte == b'\n'), Some(out.len() - 1), "one line");
         serde_json::from_slice(&out).unwrap()
     }
@@ -150,11 +180,16 @@ mod tests {
         let expected = json!({
             "schema": 1,
             "type": "drop",
+            "host": host::name(),
             "time": "1970-01-01T00:00:02.000000005Z",
-            "location": udp_rcv,
+            "location": {
+                "address": "0x0000000000001010", "symbol": "udp_rcv", "offset": 16, "size": 256, "module": "kernel",
+                "source": null,
+            },
             "reason": { "code": 3, "subsystem": "core", "name": "NO_SOCKET" },
             "iface": { "index": 1, "name": "lo" },
             "netns": { "inum": 4_026_531_840_u32, "name": "host" },
+            "class": "lost",
             "cpu": 1,
             "length": 29,
             "packet": {
@@ -180,7 +215,7 @@ mod tests {
         let mut out = Vec::new();
         write_summary(300, 7, Duration::from_millis(3200), &mut out).unwrap();
         let object: Value = serde_json::from_slice(&out).unwrap();
-        let expected = json!({"schema":1,"type":"summary","shown":300,"not_shown":7,"elapsed_s":3.2});
+        let expected = json!({"schema":1,"type":"summary","host":host::name(),"shown":300,"not_shown":7,"elapsed_s":3.2});
         assert_eq!(object, expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Drops as a capture file that Wireshark and tcpdump read: [pcapng], one section, Ethernet throughout.
+//! Drops as a capture file that Wireshark and tcpdump read: [pcapng], Ethernet throughout.
 //!
 //! Blocks are put together in memory and written whole. When a write fails in the middle of one (the disk is full),
 //! the file is cut back to the last whole block: everything before the failure stays readable.
@@ -12,13 +12,16 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use super::{drop::Drop, frame::Link};
-use crate::report::Value;
+use super::{
+    dropped_packet::{DroppedPacket, Owner},
+    frame::Link,
+};
+use crate::model::{foreign::Foreign, report::Value};
 
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const ENHANCED_PACKET: u32 = 6;
-/// Tells readers the byte order of the file, which is this machine's.
+/// Marks the byte order of the file, which is this machine's.
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 const LINKTYPE_ETHERNET: u16 = 1;
 
@@ -34,17 +37,20 @@ const INTERFACE_TSRESOL: u16 = 9;
 const NANOSECONDS: u8 = 9;
 /// The longest comment: an option's length has two bytes.
 const MAX_COMMENT: usize = 60_000;
+/// The most interfaces that a section describes: interfaces and namespaces come and go while a capture is made, and a
+/// new section begins with none. Readers keep them in memory, too.
+const MAX_INTERFACES: usize = 4096;
 /// So many bytes are written at once under load.
 const BUFFER: usize = 1 << 16;
 
 /// Where a capture goes to.
 pub trait Sink: Write {
     /// Cuts off what was written beyond the first `length` bytes, if this can be done.
-    fn cut(&mut self, length: u64);
+    fn truncate(&mut self, length: u64);
 }
 
 impl Sink for File {
-    fn cut(&mut self, length: u64) {
+    fn truncate(&mut self, length: u64) {
         // A pipe or a device keeps what it was given.
         if self.metadata().is_ok_and(|metadata| metadata.is_file()) {
             let _ = self.set_len(length);
@@ -53,13 +59,13 @@ impl Sink for File {
 }
 
 impl Sink for Box<dyn Sink + Send> {
-    fn cut(&mut self, length: u64) {
-        (**self).cut(length);
+    fn truncate(&mut self, length: u64) {
+        (**self).truncate(length);
     }
 }
 
 impl Sink for io::Stdout {
-    fn cut(&mut self, _length: u64) {}
+    fn truncate(&mut self, _length: u64) {}
 }
 
 /// A capture that is being written.
@@ -78,7 +84,7 @@ pub struct Capture<S: Sink> {
 struct Interface {
     netns: String,
     index: Option<u32>,
-    name: Option<String>,
+    name: Option<Foreign>,
 }
 
 impl<S: Sink> Capture<S> {
@@ -97,9 +103,9 @@ impl<S: Sink> Capture<S> {
     ///
     /// # Errors
     /// Those of the sink; all packets before the failure are kept.
-    pub fn drop(&mut self, drop: &Drop<'_>) -> io::Result<()> {
+    pub fn write(&mut self, drop: &DroppedPacket<'_>) -> io::Result<()> {
         let interface = self.interface(drop);
-        let frame = drop.frame.cut(self.snaplen);
+        let frame = drop.frame.snapped(self.snaplen);
         let nanos = drop.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let mut block = Block::new(&mut self.buffer, ENHANCED_PACKET);
         block.u32(interface);
@@ -114,16 +120,28 @@ impl<S: Sink> Capture<S> {
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
+    /// Ends the capture: one without packets describes an interface all the same, without which tools take it for
+    /// damaged.
+    ///
+    /// # Errors
+    /// Those of the sink; all packets before the failure are kept.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if self.interfaces.is_empty() {
+            self.describe(Interface { netns: "-".to_owned(), index: None, name: None });
+        }
+        self.flush()
+    }
+
     /// Writes what has been added.
     ///
     /// # Errors
     /// Those of the sink; all packets before the failure are kept.
     pub fn flush(&mut self) -> io::Result<()> {
         let mut taken = 0;
-        let result = self.write(&mut taken);
+        let result = self.write_buffer(&mut taken);
         if result.is_err() {
             self.written += whole_blocks(&self.buffer[..taken]) as u64;
-            self.sink.cut(self.written);
+            self.sink.truncate(self.written);
         } else {
             self.written += taken as u64;
         }
@@ -132,7 +150,7 @@ impl<S: Sink> Capture<S> {
     }
 
     /// Writes the buffer, counting the bytes that the sink takes.
-    fn write(&mut self, taken: &mut usize) -> io::Result<()> {
+    fn write_buffer(&mut self, taken: &mut usize) -> io::Result<()> {
         while *taken < self.buffer.len() {
             match self.sink.write(&self.buffer[*taken..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -149,7 +167,7 @@ impl<S: Sink> Capture<S> {
         block.u32(BYTE_ORDER);
         block.u16(1);
         block.u16(0);
-        // The section's length is not known: it goes to the end of the file.
+        // The section's length is not known: it goes to the next one, or to the end of the file.
         block.padded(&u64::MAX.to_ne_bytes());
         if let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") {
             block.option(SECTION_OS, format!("Linux {}", release.trim()).as_bytes());
@@ -159,12 +177,20 @@ impl<S: Sink> Capture<S> {
     }
 
     /// The number of the drop's interface, which is described when it is first seen.
-    fn interface(&mut self, drop: &Drop<'_>) -> u32 {
+    fn interface(&mut self, drop: &DroppedPacket<'_>) -> u32 {
         let interface =
             Interface { netns: drop.netns.words(), index: drop.event.ifindex(), name: drop.event.iface() };
         if let Some(number) = self.interfaces.get(&interface) {
             return *number;
         }
+        if self.interfaces.len() >= MAX_INTERFACES {
+            self.interfaces.clear();
+            self.section();
+        }
+        self.describe(interface)
+    }
+
+    fn describe(&mut self, interface: Interface) -> u32 {
         let number = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
         let mut block = Block::new(&mut self.buffer, INTERFACE);
         block.u16(LINKTYPE_ETHERNET);
@@ -182,7 +208,7 @@ impl<S: Sink> Capture<S> {
 impl Interface {
     fn name(&self) -> String {
         match (&self.name, self.index) {
-            (Some(name), _) => name.clone(),
+            (Some(name), _) => name.to_string(),
             (None, Some(index)) => format!("#{index}"),
             (None, None) => "unknown".to_owned(),
         }
@@ -194,8 +220,8 @@ impl Interface {
     }
 }
 
-/// Why and where, what is not the packet's own, and the call chain.
-fn comment(drop: &Drop<'_>) -> String {
+/// Why and where, what is not the packet's own, whose it was, and the call chain.
+fn comment(drop: &DroppedPacket<'_>) -> String {
     let mut comment = format!("{} at {}", drop.reason.words(), drop.location.words());
     match drop.frame.link {
         Link::Own => {}
@@ -204,6 +230,9 @@ fn comment(drop: &Drop<'_>) -> String {
             comment.push_str("; this link header is made up, in place of one of device type ");
             comment.push_str(&kind.to_string());
         }
+    }
+    for (name, value) in drop.owner.iter().flat_map(Owner::parts) {
+        comment.extend(["; ", name, " ", &value.words()]);
     }
     if let Some(Value::Stack(Some(frames))) = &drop.stack {
         for frame in frames {

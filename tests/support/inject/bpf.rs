@@ -29,11 +29,11 @@ pub const CASES: &[Case] = &[
 ];
 
 /// In which kernel path an XDP program runs.
-const GENERIC: u32 = 1 << 1;
+pub(super) const GENERIC: u32 = 1 << 1;
 const DRIVER: u32 = 1 << 2;
 const XDP_DROP: u8 = 1;
 
-fn drop_on(net: &Net, device: &str, flags: u32) -> OwnedFd {
+pub(super) fn drop_on(net: &Net, device: &str, flags: u32) -> OwnedFd {
     net.run(|| {
         let index = if_nametoindex(device).expect("the device's index");
         sys::attach(Kind::Xdp, Hook::Xdp, index, flags, XDP_DROP).expect("an XDP program")
@@ -74,10 +74,10 @@ fn xdp_driver(count: u64) -> Prepared {
 }
 
 /// A group of our own in the unified hierarchy, which this process is in while it makes a socket.
-struct Group(PathBuf);
+pub struct Group(PathBuf);
 
 impl Group {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = needs::unified_hierarchy().expect("the unified hierarchy");
         let group = root.join(format!("dropwatch-{}", std::process::id()));
         fs::create_dir(&group).expect("a control group");
@@ -85,7 +85,7 @@ impl Group {
     }
 
     /// A socket of the group, in the namespace.
-    fn socket(&self, net: &Net, port: u16) -> UdpSocket {
+    pub fn socket(&self, net: &Net, port: u16) -> UdpSocket {
         let own = fs::read_to_string("/proc/self/cgroup").expect("/proc/self/cgroup");
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a unified group");
         let home = self.0.parent().expect("a parent").join(own);
@@ -96,7 +96,7 @@ impl Group {
         socket.expect("a socket")
     }
 
-    fn refuse(&self, hook: Hook) -> OwnedFd {
+    pub fn refuse(&self, hook: Hook) -> OwnedFd {
         let group = File::open(&self.0).expect("the group's directory");
         let target = group.as_raw_fd().cast_unsigned();
         sys::attach(Kind::CgroupSkb, hook, target, 0, 0).expect("a group's program")

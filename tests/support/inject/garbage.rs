@@ -1,11 +1,11 @@
-//! Packets that no protocol has a use for: where so many drop something that nobody's own case is about.
+//! Packets that no protocol handles: drops that are no other case's own.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{B, Expected, Prepared, STRANGER, wire::Wire};
 use crate::support::frames::{self, IPV6, Line, Packet, UDP};
 
-/// Modules with protocols that drop it; without them, it is dropped as what nobody knows.
+/// Modules with protocols that drop it; without them, it is dropped as an unknown protocol.
 pub const MODULES: &[&str] = &[
     "dccp_ipv4",
     "dccp_ipv6",
@@ -84,7 +84,7 @@ fn v6() -> Vec<Packet> {
 fn others(wire: &Wire) -> Vec<Vec<u8>> {
     const ARP: u16 = 0x0806;
     const MPLS: u16 = 0x8847;
-    // A spanning tree where there is no bridge, a protocol of SNAP, and nobody.
+    // A spanning tree frame where there is no bridge, a SNAP protocol, and an unknown LLC address.
     const SERVICES: [u8; 3] = [0x42, 0xaa, 0x12];
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x1234);
     let to_group = Packet::udp(STRANGER_6, group, 9).bytes();

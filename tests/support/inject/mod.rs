@@ -1,10 +1,11 @@
 //! Drops on purpose: how to cause exactly so many of them, and what has to be seen of each.
 //!
-//! A case prepares its namespaces first and acts when told to, so that the drops of the preparation are over
-//! before anybody counts. What comes back to the sender would be dropped there a second time: senders have
+//! A case prepares its namespaces first and acts on a call, so that the drops of the preparation are over
+//! before the counting starts. What comes back to the sender would be dropped there a second time: senders have
 //! addresses that the receiver has no route to.
 
 pub mod bpf;
+pub mod decoys;
 pub mod device;
 pub mod forward;
 pub mod garbage;
@@ -70,7 +71,7 @@ impl Prepared {
     }
 
     /// For what TCP refuses when it is about to queue it: such a packet has lost its route already. Where the
-    /// tracepoint does not tell the socket either (before 6.11), nothing tells the namespace.
+    /// tracepoint does not pass the socket either (before 6.11), the namespace is unknown.
     fn queued_by_tcp(self) -> Self {
         let placed = needs::tracepoint_tells_socket();
         Self { expected: self.expected.map(|expected| Expected { placed, ..expected }), ..self }
@@ -99,7 +100,7 @@ pub struct Expected {
     pub locations: &'static [&'static str],
     /// The module where the functions are not part of the kernel proper.
     pub module: Option<&'static str>,
-    /// Whether there is anything that tells the device or the namespace.
+    /// Whether the device or the namespace can be known.
     pub placed: bool,
     pub iface: Option<&'static str>,
     pub netns: Option<u64>,
@@ -126,7 +127,7 @@ impl Expected {
         Self { iface: Some(device), ..self.within(net) }
     }
 
-    /// In this namespace, on a device that the packet does not tell.
+    /// In this namespace, on a device that the packet does not name.
     fn within(self, net: &Net) -> Self {
         Self { netns: Some(net.inum()), ..self }
     }
@@ -137,7 +138,7 @@ impl Expected {
     }
 }
 
-/// Who sends what to whom.
+/// The sender, the receiver and what is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
     pub source: IpAddr,
@@ -175,6 +176,6 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 7);
 /// The ends of the wire.
 const A: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const B: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
-/// Behind nobody.
+pub const B: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+/// Behind no other.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);

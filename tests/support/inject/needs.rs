@@ -2,17 +2,19 @@
 
 use std::{
     collections::HashSet,
+    ffi::CStr,
     fs::{self, File},
-    os::fd::AsRawFd as _,
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
 };
 
-use dropwatch::btf::{self, Btf};
+use dropwatch::internals::{Btf, btf};
 
 use super::sys::{self, Hook, Kind};
-use crate::support::net::Net;
+use crate::support::{is_guest, net::Net};
 
 /// Something a machine may lack.
 #[derive(Clone, Copy)]
@@ -75,6 +77,10 @@ impl Need {
 
 /// IPv6, not merely compiled in.
 pub const IPV6: Need = Need::file("IPv6", &["ipv6"], "/proc/sys/net/ipv6/conf/all/disable_ipv6");
+pub const PROMETHEUS: Need = Need::command("Prometheus", &[], "promtool --version");
+pub const OPENSSL: Need = Need::command("openssl", &[], "openssl version");
+pub const SOCKET_ACTIVATION: Need =
+    Need::command("systemd-socket-activate", &[], "systemd-socket-activate --version");
 pub const NFT: Need = Need::command("nf_tables", &["nf_tables"], "nft add table inet t");
 pub const IPTABLES: Need = Need::command(
     "iptables-legacy",
@@ -90,6 +96,7 @@ pub const TC_BPF: Need = Need::command("clsact", &["sch_ingress", "cls_bpf"], "t
 pub const TBF: Need =
     Need::command("sch_tbf", &["sch_tbf"], "tc qdisc add dev lo root tbf rate 8kbit burst 1600 limit 3000");
 
+pub const TMUX: Need = Need::command("tmux", &[], "tmux -V");
 pub const VXLAN: Need = Need::command("vxlan", &["vxlan"], "ip link add vx type vxlan id 7 dstport 4789");
 pub const BRIDGE: Need = Need::command("bridges", &["bridge"], "ip link add name br0 type bridge");
 pub const XFRM: Need = Need::command(
@@ -98,6 +105,19 @@ pub const XFRM: Need = Need::command(
     "ip xfrm policy add dir in src 10.98.0.0/16 dst 10.99.0.2/32 action block",
 );
 pub const TUN: Need = Need::file("tap devices", &["tun"], "/dev/net/tun");
+/// Modules that nothing else holds: two of them come and go in the tests.
+pub const MODULES: Need = Need::check("modules that can be loaded", &["gre", "ip_gre"], || {
+    let loaded = fs::read_to_string("/proc/modules").map_err(|why| why.to_string())?;
+    let is_loaded = loaded.lines().any(|line| line.split(' ').next() == Some("ip_gre"));
+    is_loaded.then_some(()).ok_or("modprobe does not load ip_gre".into())
+});
+/// What takes the second processor away, and brings it back.
+pub const SECOND_PROCESSOR: &str = "/sys/devices/system/cpu/cpu1/online";
+/// A processor that can be spared: a guest's.
+pub const HOTPLUG: Need = Need::check("a processor to take away", &[], || {
+    let is_there = is_guest() && Path::new(SECOND_PROCESSOR).exists();
+    is_there.then_some(()).ok_or("only guests have one to spare".into())
+});
 pub const GRE: Need = Need::check("GRE", &["gre"], || {
     let kallsyms = fs::read_to_string("/proc/kallsyms").map_err(|why| why.to_string())?;
     kallsyms.contains(" gre_rcv").then_some(()).ok_or("the kernel has no gre_rcv".into())
@@ -112,9 +132,60 @@ pub const CGROUP: Need = Need::check("programs of control groups", &[], || {
     let root = unified_hierarchy().ok_or("no cgroup2 is mounted")?;
     let root = File::open(root).map_err(|why| why.to_string())?;
     let target = root.as_raw_fd().cast_unsigned();
-    // One that lets everything pass.
+    // One that accepts everything.
     sys::attach(Kind::CgroupSkb, Hook::CgroupEgress, target, 0, 1).map(drop).map_err(|why| why.to_string())
 });
+pub const KRETPROBES: Need = Need::check("kretprobes", &[], || {
+    sys::probe_return(freeing_function()).map(drop).map_err(|why| why.to_string())
+});
+
+pub const FEXIT: Need = Need::check("programs that run when a function returns", &[], || {
+    trace_return().map(drop).map_err(|why| why.to_string())
+});
+
+/// A program that runs when [`freeing_function`] returns.
+pub fn trace_return() -> io::Result<OwnedFd> {
+    let types = fs::read("/sys/kernel/btf/vmlinux")?;
+    let types = Btf::parse(types).map_err(io::Error::other)?;
+    let function = freeing_function().to_str().expect("a name");
+    let function = types.function(function).ok_or(io::ErrorKind::NotFound)?;
+    sys::trace_return(function)
+}
+
+/// Whether the kernel's unwinder knows the caller of a function with a kretprobe: since Linux 5.16, in which the
+/// trampoline has a new name.
+pub fn unwinds_kretprobes() -> bool {
+    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    !kallsyms.lines().any(|line| line.split([' ', '\t']).nth(2) == Some("kretprobe_trampoline"))
+}
+
+/// Reports of many functions' calls and returns.
+pub const FUNCTION_PROBES: Need = Need::check("CONFIG_FPROBE", &[], || {
+    let kallsyms = fs::read_to_string("/proc/kallsyms").map_err(|why| why.to_string())?;
+    let is_there = kallsyms.contains(" register_fprobe_ips\n") && kallsyms.contains(" register_kprobe\n");
+    is_there.then_some(()).ok_or("the kernel has no register_fprobe_ips".into())
+});
+
+/// The same of one function at a time, with cookies.
+pub const FUNCTION_EVENTS: Need = Need::check("CONFIG_KPROBE_EVENTS", &[], || {
+    let kallsyms = fs::read_to_string("/proc/kallsyms").map_err(|why| why.to_string())?;
+    let lacks = |name: &&str| !kallsyms.contains(&format!(" {name}\n"));
+    let lacking = ["register_kprobe", "create_local_trace_kprobe", "bpf_get_attach_cookie_trace"]
+        .into_iter()
+        .find(lacks);
+    lacking.map_or(Ok(()), |name| Err(format!("the kernel has no {name}")))
+});
+
+/// The function by which a socket's receiver frees a packet.
+pub fn freeing_function() -> &'static CStr {
+    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let is_there = |name: &&CStr| {
+        let name = name.to_str().expect("a name");
+        kallsyms.lines().any(|line| line.split([' ', '\t']).nth(2) == Some(name))
+    };
+    [c"sk_skb_reason_drop", c"kfree_skb_reason"].into_iter().find(is_there).unwrap_or(c"kfree_skb")
+}
+
 /// The index of the loopback device in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -132,14 +203,19 @@ pub fn unified_hierarchy() -> Option<PathBuf> {
 pub fn kernel_has_reason(name: &str) -> bool {
     /// Read once: it is megabytes, which take an emulated machine a while.
     static REASONS: LazyLock<HashSet<Vec<u8>>> = LazyLock::new(|| {
-        let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+        let types = fs::read("/sys/kernel/btf/vmlinux").expect("the kernel's type information");
         let names = types.split(|&byte| byte == 0);
         names.filter_map(|name| name.strip_prefix(b"SKB_DROP_REASON_")).map(<[u8]>::to_vec).collect()
     });
     REASONS.contains(name.as_bytes())
 }
 
-/// Whether the kernel is older than this one: for what neither its types nor its symbols tell.
+/// What a drop's reason has to be called on a kernel that may be too old to know it: before 5.17, kernels give none.
+pub fn reason_here(name: &'static str) -> Option<&'static str> {
+    [name, "NOT_SPECIFIED"].into_iter().find(|name| kernel_has_reason(name))
+}
+
+/// Whether the kernel is older than this one: for what neither its types nor its symbols show.
 pub fn kernel_is_before(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());

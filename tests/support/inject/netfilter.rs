@@ -134,6 +134,8 @@ fn table_full(count: u64) -> Prepared {
     const ROOM: usize = 3;
     let wire = Wire::new();
     rule(&wire.b, "ip", "prerouting", "ct state new accept");
+    // It would drop the same packets, and no packet gets there.
+    wire.b.words(&format!("nft add rule ip t c udp dport {PORT} counter drop"));
     let listener = wire.b.run(|| TcpListener::bind((B, PORT))).expect("a listener");
     // Established connections are never evicted for a new one; anything less is, now and then.
     let connections: Vec<_> =

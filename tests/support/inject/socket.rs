@@ -28,7 +28,7 @@ fn unix_closed(count: u64) -> Prepared {
     let net = Net::quiet();
     let expected = Expected::new(count, "SOCKET_CLOSE", &["unix_release_sock"]).within(&net);
     Prepared::new(expected, move || {
-        // Not more to a socket than it has room for, whatever the kernel takes a byte to be.
+        // Not more to a socket than it has room for, however the kernel accounts for a byte.
         for rest in (0..count).step_by(50) {
             let (mut writer, _reader) = net.run(UnixStream::pair).expect("a pair of sockets");
             for _ in rest..count.min(rest + 50) {
@@ -66,7 +66,7 @@ fn packet_egress(count: u64) -> Prepared {
 
 fn packet_ingress(count: u64) -> Prepared {
     let wire = Wire::new();
-    // Somebody takes the packets, so that nothing else drops them.
+    // A reader takes the packets, so that nothing else drops them.
     let receiver = wire.b.run(|| UdpSocket::bind((B, OPEN))).expect("a socket");
     sys::set_option(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &10_000_000);
     let capture = small_packet_socket(&wire.b);

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "these calls take structures that no crate offers")]
 
 use std::{
-    fs::File,
+    ffi::{CStr, c_char},
+    fs::{self, File},
     io,
     net::TcpStream,
     os::{
@@ -10,6 +11,8 @@ use std::{
         unix::fs::OpenOptionsExt as _,
     },
 };
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 /// Sets an option of a socket.
 pub fn set_option<T>(socket: &impl AsFd, level: i32, option: i32, value: &T) {
@@ -66,7 +69,7 @@ pub fn packet_socket() -> io::Result<OwnedFd> {
     unsafe { owned(libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, every)) }
 }
 
-/// How many frames a packet socket had no room for, since it was last asked.
+/// How many frames a packet socket had no room for, since the last call.
 pub fn frames_refused(socket: &OwnedFd) -> u32 {
     let [_taken, refused]: [u32; 2] = option(socket, libc::SOL_PACKET, libc::PACKET_STATISTICS);
     refused
@@ -90,7 +93,7 @@ pub fn tap(name: &str) -> io::Result<File> {
     // SAFETY: zero is a value of all its fields.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = c_char::from_ne_bytes([from]);
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI;
     request.ifr_ifru.ifru_flags = flags.try_into().expect("flags");
@@ -111,6 +114,7 @@ unsafe fn owned(fd: RawFd) -> io::Result<OwnedFd> {
 pub enum Kind {
     Xdp = 6,
     CgroupSkb = 8,
+    Tracing = 26,
 }
 
 /// Where programs are attached, as the kernel numbers it.
@@ -118,6 +122,7 @@ pub enum Kind {
 pub enum Hook {
     CgroupIngress = 0,
     CgroupEgress = 1,
+    FunctionExit = 25,
     Xdp = 37,
 }
 
@@ -136,6 +141,17 @@ struct Load {
     name: [u8; 16],
     device: u32,
     hook: u32,
+    unused: [u32; 9],
+    function: u32,
+}
+
+/// The kernel's `bpf_attr` for attaching a program where it says itself.
+#[repr(C)]
+#[derive(Default)]
+struct Open {
+    name: u64,
+    program: u32,
+    padding: u32,
 }
 
 /// The kernel's `bpf_attr` for attaching one.
@@ -159,10 +175,12 @@ unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
     }
 }
 
-/// Attaches a program that answers `verdict` to everything; it goes with the descriptor.
-pub fn attach(kind: Kind, hook: Hook, target: u32, flags: u32, verdict: u8) -> io::Result<OwnedFd> {
+/// Loads a program that answers `verdict` to everything.
+fn load(kind: Kind, hook: Hook, function: u32, verdict: u8) -> io::Result<OwnedFd> {
     const PROG_LOAD: libc::c_long = 5;
-    const LINK_CREATE: libc::c_long = 28;
+    // Before Linux 5.11 every program counts against this limit, those of dropwatch included. Later kernels have no use
+    // for it, and some machines do not let it be raised.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     // r0 = verdict; exit
     let code: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, verdict, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let load = Load {
@@ -178,10 +196,61 @@ pub fn attach(kind: Kind, hook: Hook, target: u32, flags: u32, verdict: u8) -> i
         name: *b"refuse_all\0\0\0\0\0\0",
         device: 0,
         hook: hook as u32,
+        unused: [0; 9],
+        function,
     };
     // SAFETY: the code and the licence outlive the call.
-    let program = unsafe { bpf(PROG_LOAD, &load) }?;
+    unsafe { bpf(PROG_LOAD, &load) }
+}
+
+/// Attaches a program that answers `verdict` to everything; it goes with the descriptor.
+pub fn attach(kind: Kind, hook: Hook, target: u32, flags: u32, verdict: u8) -> io::Result<OwnedFd> {
+    const LINK_CREATE: libc::c_long = 28;
+    let program = load(kind, hook, 0, verdict)?;
     let program = program.as_raw_fd().cast_unsigned();
     // SAFETY: no pointers.
     unsafe { bpf(LINK_CREATE, &Attach { program, target, hook: hook as u32, flags }) }
+}
+
+/// A program that runs when a function of the kernel returns, named by the number of its type; it goes with the
+/// descriptor.
+pub fn trace_return(function: u32) -> io::Result<OwnedFd> {
+    const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+    let program = load(Kind::Tracing, Hook::FunctionExit, function, 0)?;
+    let program = program.as_raw_fd().cast_unsigned();
+    // SAFETY: no pointers.
+    unsafe { bpf(RAW_TRACEPOINT_OPEN, &Open { program, ..Open::default() }) }
+}
+
+/// The kernel's `perf_event_attr`, as its first version has it.
+#[repr(C)]
+#[derive(Default)]
+struct PerfEvent {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample: [u64; 3],
+    flags: u64,
+    wakeup: [u32; 2],
+    function: u64,
+}
+
+/// A return probe on a function of the kernel; it goes with the descriptor.
+pub fn probe_return(function: &CStr) -> io::Result<OwnedFd> {
+    const RETURNS: u64 = 1;
+    let kind = fs::read_to_string("/sys/bus/event_source/devices/kprobe/type")?;
+    let event = PerfEvent {
+        kind: kind.trim().parse().map_err(io::Error::other)?,
+        size: u32::try_from(size_of::<PerfEvent>()).map_err(io::Error::other)?,
+        config: RETURNS,
+        function: function.as_ptr().expose_provenance() as u64,
+        ..PerfEvent::default()
+    };
+    let (every_process, cpu, no_group, no_flags) = (-1, 0, -1, 0);
+    // SAFETY: the structure has the size that it says, and the name outlives the call.
+    unsafe {
+        let event = std::ptr::from_ref(&event);
+        let fd = libc::syscall(libc::SYS_perf_event_open, event, every_process, cpu, no_group, no_flags);
+        owned(RawFd::try_from(fd).expect("a descriptor"))
+    }
 }

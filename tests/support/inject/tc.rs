@@ -13,7 +13,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Queues drop in lists, which a function of their own frees: up to Linux 6.2 that is the place, then its caller.
-fn queue() -> &'static [&'static str] {
+pub(super) fn queue() -> &'static [&'static str] {
     if needs::kernel_is_before(6, 3) {
         &["kfree_skb_list_reason", "kfree_skb_list"]
     } else {
@@ -34,6 +34,13 @@ pub fn shoot(wire: &Wire, device: &str, direction: &str) {
     wire.b.command(words[0], &words[1..]);
 }
 
+/// How many packets of a device of B the program has shot.
+pub fn shot(wire: &Wire, device: &str) -> u64 {
+    let said = wire.b.words(&format!("tc -j -s qdisc show dev {device} clsact"));
+    let queues: Vec<serde_json::Value> = serde_json::from_str(&said).expect("JSON of tc");
+    queues[0]["drops"].as_u64().expect("a count")
+}
+
 fn ingress(count: u64) -> Prepared {
     let wire = Wire::new();
     shoot(&wire, "vb", "ingress");
@@ -42,7 +49,7 @@ fn ingress(count: u64) -> Prepared {
 }
 
 /// B's own datagrams, larger than few, which leave by `vb` or do not.
-fn leaving(wire: Wire, first: u64, expected: Expected) -> Prepared {
+pub(super) fn leaving(wire: Wire, first: u64, expected: Expected) -> Prepared {
     let packet = Packet::udp_with(B, A, 9, &[0; 1000]);
     let count = expected.count + first;
     let expected = expected.on(&wire.b, "vb").of(&packet);

@@ -1,18 +1,23 @@
 //! Two namespaces with a wire between them, quiet until something is sent.
 
 use std::{
+    iter,
+    net::UdpSocket,
     thread,
     time::{Duration, Instant},
 };
 
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
+
 use super::{A, B, Expected, Prepared};
 use crate::support::{
+    PATIENCE,
     frames::{self, Line, Packet},
     net::Net,
 };
-
-/// Longer than anything here takes, under emulation too.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is sent on `va` in one namespace arrives at `vb` in the other.
 pub struct Wire {
@@ -34,7 +39,7 @@ impl Wire {
         let (a, b) = (Net::new(), Net::new());
         for net in [&a, &b] {
             for scope in ["all", "default"] {
-                // No addresses but ours, and what groups there are is told once and soon.
+                // No addresses but ours, and multicast groups are announced once and at once.
                 net.sysctl(&format!("net/ipv6/conf/{scope}/addr_gen_mode"), "1");
                 net.sysctl(&format!("net/ipv6/conf/{scope}/mldv2_unsolicited_report_interval"), "1");
                 net.sysctl(&format!("net/ipv6/conf/{scope}/router_solicitations"), "0");
@@ -80,6 +85,29 @@ impl Wire {
         frames::send(&self.a, "va", self.to, packet.ethertype(), &packet.bytes(), count);
     }
 
+    /// Puts frames on the wire, and waits until B has dealt with them.
+    ///
+    /// What is sent on one CPU is taken in order there: a datagram sent behind the frames arrives when they are done.
+    pub fn deliver<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) {
+        let last = self.b.run(|| UdpSocket::bind((B, 0))).expect("a socket");
+        last.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let port = last.local_addr().expect("an address").port();
+        let from = self.a.hardware_address("va");
+        let marker = frames::frame(self.to, from, frames::IPV4, &Packet::udp(A, B, port).bytes());
+        let line = Line::open(&self.a, "va");
+        on_one_cpu(|| {
+            line.send(frames);
+            line.send(iter::once(marker.as_slice()));
+        });
+        last.recv(&mut [0; 8]).expect("the datagram behind the frames arrives");
+    }
+
+    /// The same with copies of a frame.
+    pub fn deliver_copies(&self, ethertype: u16, packet: &[u8], count: usize) {
+        let frame = frames::frame(self.to, self.a.hardware_address("va"), ethertype, packet);
+        self.deliver(iter::repeat_n(frame.as_slice(), count));
+    }
+
     /// The case in which copies of this packet arrive at B and are dropped there.
     pub fn packets(self, packet: &Packet, expected: Expected) -> Prepared {
         let bytes = packet.bytes();
@@ -108,6 +136,18 @@ impl Wire {
 /// Waits until a device can send.
 fn await_carrier(net: &Net, device: &str) {
     eventually(&format!("{device} comes up"), || net.is_up(device));
+}
+
+/// Keeps this thread, and those that it starts meanwhile, on the CPU that it is on.
+pub fn on_one_cpu<T>(work: impl FnOnce() -> T) -> T {
+    let this = Pid::from_raw(0);
+    let before = sched_getaffinity(this).expect("the CPUs");
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().expect("a CPU")).expect("a CPU");
+    sched_setaffinity(this, &here).expect("pinned to a CPU");
+    let done = work();
+    sched_setaffinity(this, &before).expect("free again");
+    done
 }
 
 /// Waits until something is true.

@@ -23,10 +23,7 @@ use super::{
     tracefs::{self, Enabled, Ftrace},
     tracer::Tracer,
 };
-use crate::{
-    ebpf::{self, Variant},
-    workspace,
-};
+use crate::ebpf::{self, Variant};
 
 /// How often a contender that has to be started for each of its rounds takes part.
 const SELDOM: u32 = 10;
@@ -37,11 +34,11 @@ const ADAPTED: Duration = Duration::from_millis(400);
 pub struct Contender {
     /// For programs: never changes.
     pub id: String,
-    /// For people.
+    /// Text, for people.
     pub name: String,
-    /// It takes part in every so many rounds.
+    /// It takes part in every n-th round.
     pub every: u32,
-    /// Where it leaves a record of each drop, which somebody has to take out.
+    /// The ring buffer with a record of each drop, which must be emptied.
     pub ring: Option<Ring>,
     kind: Kind,
 }
@@ -143,7 +140,7 @@ pub struct Yardsticks {
 impl Yardsticks {
     pub fn load() -> Result<(Self, [Contender; 2])> {
         ebpf::build_fresh(Variant::Bench)?;
-        let object = workspace::fresh_object(Variant::Bench);
+        let object = ebpf::fresh_object(Variant::Bench);
         let object = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
         let mut bench = EbpfLoader::new().load(&object).context("cannot load the benchmark's programs")?;
         let drops = bench.take_map("DROPS").context("the benchmark's object has no map DROPS")?;

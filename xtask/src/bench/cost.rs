@@ -1,4 +1,4 @@
-//! How much longer a drop takes with something attached: dropwatch beside other tools, and by what it is asked.
+//! How much longer a drop takes with something attached: other tools, and dropwatch with various options.
 
 use std::{fs, path::Path};
 
@@ -12,8 +12,21 @@ use super::{
 };
 
 /// Each of what a row can stand for, alone.
-const KEYS: [&str; 12] = [
-    "location", "reason", "iface", "netns", "protocol", "ipproto", "saddr", "daddr", "sport", "dport", "cpu",
+const KEYS: [&str; 15] = [
+    "location",
+    "reason",
+    "iface",
+    "netns",
+    "protocol",
+    "ipproto",
+    "saddr",
+    "daddr",
+    "sport",
+    "dport",
+    "cpu",
+    "socket",
+    "process",
+    "container",
     "stack",
 ];
 
@@ -23,13 +36,19 @@ const FIVE_TERMS: [&str; 2] = [
     "udp and src host 192.0.2.1 and dst host 192.0.2.2 and dst port 9 and greater 100",
 ];
 
-/// What a drop is made of unless its size is told.
+/// A flow, and where and why it is dropped.
+const FLOW: &str = "location,reason,saddr,daddr,sport,dport";
+
+/// The packet, unless its size is given.
 const PACKET: &str = "a sent and dropped packet, nothing attached";
 
 /// The default key beside the other tools.
 pub fn measure(dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
     let sender = Sender::start()?;
     let mut contenders = vec![Contender::dropwatch(["dropwatch"; 2], dropwatch, &[], true, &sender)?];
+    // Destinations are not read: its rows have no class.
+    let without = ["without-class", "dropwatch -b location, without classes"];
+    contenders.push(Contender::dropwatch(without, dropwatch, &["-b", "location"], true, &sender)?);
     contenders.extend(others());
     compare("cost", PACKET, contenders, &sender, rounds)
 }
@@ -44,6 +63,7 @@ pub fn measure_keys(dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
     }
     let [without_stack, with_stack] = [&KEYS[..KEYS.len() - 1], &KEYS].map(|keys| keys.join(","));
     for (names, args, counts) in [
+        (["flow", "dropwatch -b, a flow with its location and reason"], ["-b", FLOW], true),
         (["all-but-stack", "dropwatch -b, all keys but stack"], ["-b", &without_stack], true),
         (["all", "dropwatch -b, all keys"], ["-b", &with_stack], true),
         (["filter-match", "dropwatch -f, five terms that match"], ["-f", FIVE_TERMS[0]], true),
@@ -79,15 +99,20 @@ pub fn measure_trace(dropwatch: &Path, [small, large]: [usize; 2], rounds: u32) 
     Ok([of_small, of_large])
 }
 
+/// What `--max-rows` defaults to.
+const DEFAULT_ROOM: usize = 16_384;
+
 /// A key that is another one at each drop, of ever more.
 pub fn measure_many(dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for keys in [64, 2_048, 49_152] {
         let sender = Sender::start_rotating(keys)?;
-        let names = ["dport", &format!("dropwatch -b dport, {keys} ports in turn")];
-        let room = (4 * keys).to_string();
-        let args = ["-b", "dport", "--max-rows", &room];
-        let contenders = vec![Contender::dropwatch(names, dropwatch, &args, true, &sender)?];
+        let room = (4 * keys).max(DEFAULT_ROOM).to_string();
+        let one = |id: &str, by: &str, what: &str| {
+            let names = [id, &format!("dropwatch -b {what}, {keys} ports in turn")];
+            Contender::dropwatch(names, dropwatch, &["-b", by, "--max-rows", &room], true, &sender)
+        };
+        let contenders = vec![one("dport", "dport", "dport")?, one("flow", FLOW, "with a flow's keys")?];
         let nothing = format!("a sent and dropped packet, to {keys} ports in turn, nothing attached");
         figures.extend(compare(&format!("many.{keys}"), &nothing, contenders, &sender, rounds.div_ceil(2))?);
     }

@@ -1,4 +1,4 @@
-//! What the kernel tells of a process's descriptors.
+//! What the kernel reports about a process's descriptors.
 
 use std::{fs, path::Path, str::FromStr};
 

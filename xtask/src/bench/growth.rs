@@ -17,10 +17,10 @@ const KEYS: [usize; 5] = [10, 100, 1_000, 10_000, 100_000];
 /// Reports of each, after one in which the keys are new to the kernel.
 const REPORTS: usize = 3;
 
-/// With fewer the kernel's ticks, hundreds in a second, do not tell user space from the kernel.
+/// With fewer, the kernel's ticks, hundreds a second, do not separate user space from the kernel.
 const SHARED_FROM: usize = 100_000;
 
-/// A key is a pair of ports, of which there are as many as are asked for.
+/// A key is a pair of ports, of which there are as many as needed.
 const BY: [&str; 2] = ["-b", "sport,dport"];
 
 /// Reports of `idle`.

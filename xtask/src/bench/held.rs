@@ -16,7 +16,10 @@ use super::fdinfo::{self, field};
 const TRACEPOINT: u32 = 5;
 const RAW_TRACEPOINT: u32 = 17;
 
-/// A program for `skb:kfree_skb`; its maps live as long as it does.
+/// Programs of dropwatch that no drop runs: two list what there is, one reads cookies of namespaces.
+const ON_REQUEST: [&str; 3] = ["list_sockets", "list_processes", "net_cookie"];
+
+/// A program for `skb:kfree_skb`; its maps live while it does.
 pub enum Program {
     Raw(RawTracePoint),
     Typed(BtfTracePoint),
@@ -32,14 +35,19 @@ pub enum Link {
 }
 
 impl Program {
-    /// The only program that the process has loaded.
+    /// The only program that the process has loaded, but for those that run on request.
     pub fn of(pid: Pid) -> Result<Self> {
         let loaded = loaded_by(Path::new(&format!("/proc/{pid}/fdinfo")))?;
-        ensure!(loaded.len() == 1, "expected one BPF program of process {pid}, not {}", loaded.len());
-        let (id, kind) = loaded[0];
         // Programs of others may go while all are looked at.
-        let info = loaded_programs().flatten().find(|program| program.id() == id);
-        Self::of_kind(kind, info.context("the BPF program is gone")?)
+        let kind = |id| loaded.iter().find(|(of_it, _)| *of_it == id).map(|(_, kind)| *kind);
+        let mut programs: Vec<_> = loaded_programs()
+            .flatten()
+            .filter(|program| !program.name_as_str().is_some_and(|name| ON_REQUEST.contains(&name)))
+            .filter_map(|program| Some((kind(program.id())?, program)))
+            .collect();
+        ensure!(programs.len() == 1, "expected one BPF program of process {pid}, not {}", programs.len());
+        let (kind, info) = programs.swap_remove(0);
+        Self::of_kind(kind, info)
     }
 
     fn of_kind(kind: u32, info: ProgramInfo) -> Result<Self> {
@@ -65,7 +73,7 @@ impl Program {
 }
 
 /// A program of the type that `fentry` and others share with `tp_btf`.
-#[expect(unsafe_code, reason = "aya asks for a promise that the program is what we say")]
+#[expect(unsafe_code, reason = "aya requires a promise about the type of the program")]
 fn typed(info: ProgramInfo) -> Result<BtfTracePoint> {
     // SAFETY: it is called for dropwatch's program, which is a `tp_btf` one if it is no raw one.
     Ok(unsafe { BtfTracePoint::from_program_info(info, "held".into())? })
@@ -90,7 +98,7 @@ mod tests {
 
     /// A link to it would count it twice.
     #[test]
-    fn programs_are_told_from_links() {
+    fn programs_and_links_are_distinguished() {
         assert_eq!(program("pos:\t0\nprog_type:\t17\nprog_jited:\t1\nprog_id:\t41\n"), Some((41, 17)));
         assert_eq!(program("pos:\t0\nlink_type:\traw_tracepoint\nlink_id:\t7\nprog_id:\t41\n"), None);
     }

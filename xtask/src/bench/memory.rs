@@ -61,7 +61,7 @@ mod tests {
 
     /// A program has `memlock`, too, and is no map.
     #[test]
-    fn maps_are_told_from_programs() {
+    fn maps_and_programs_are_distinguished() {
         assert_eq!(map("pos:\t0\nmap_type:\t5\nmemlock:\t1573120\nmap_id:\t41\n"), Some((41, 1_573_120.0)));
         assert_eq!(map("pos:\t0\nprog_type:\t17\nmemlock:\t4096\nprog_id:\t9\n"), None);
     }

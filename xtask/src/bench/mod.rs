@@ -8,6 +8,7 @@ mod held;
 mod machine;
 mod memory;
 mod monitor;
+mod objects;
 mod other;
 mod peak;
 mod process;
@@ -16,10 +17,12 @@ mod ring;
 mod rounds;
 mod search;
 mod sender;
+mod serve;
 mod start;
 mod statistics;
 mod symbols;
 mod table;
+mod top;
 mod trace;
 mod tracefs;
 mod tracer;
@@ -72,8 +75,12 @@ enum Part {
     Start,
     /// The processor time of reports, by their number of rows
     Growth,
+    /// The processor time of reports that name processes and namespaces, of which there are many
+    Objects,
     /// What it does between reports
     Idle,
+    /// The processor time of the full-screen view with many rows
+    Top,
     /// The rate at which all processors can drop
     Peak,
     /// The rate of drops that can be shown with their packets, and what that costs
@@ -82,6 +89,8 @@ enum Part {
     Memory,
     /// The time until the first address has a name
     Symbols,
+    /// The time that a scrape of the exporter takes, and a thousand at once
+    Serve,
 }
 
 impl Part {
@@ -93,11 +102,14 @@ impl Part {
             Self::Many => cost::measure_many(dropwatch, rounds),
             Self::Start => start::measure(dropwatch),
             Self::Growth => growth::measure(dropwatch),
+            Self::Objects => objects::measure(dropwatch),
             Self::Idle => growth::measure_idle(dropwatch),
+            Self::Top => top::measure(dropwatch),
             Self::Peak => peak::measure(dropwatch),
             Self::Trace => return trace::measure(dropwatch, rounds),
             Self::Memory => memory::measure(dropwatch),
             Self::Symbols => symbols::measure(),
+            Self::Serve => serve::measure(dropwatch),
         };
         Ok(vec![figures?])
     }

@@ -24,7 +24,7 @@ pub const ONE_LINER: &str = "tracepoint:skb:kfree_skb { @[args->location, args->
 /// The same without the kernel's record of the event.
 pub const RAW_ONE_LINER: &str = "rawtracepoint:kfree_skb { @[arg1, arg2] = count(); }";
 
-/// A line for each drop that says what one of `dropwatch trace` says at least. It takes the kernel's type information.
+/// A line for each drop that says what one of `dropwatch trace` says at least. It needs the kernel's type information.
 pub const PRINTER: &str = r#"tracepoint:skb:kfree_skb {
     $skb = (struct sk_buff *)args->skbaddr;
     $ip = (struct iphdr *)($skb->head + $skb->network_header);

@@ -21,7 +21,7 @@ const ROUNDS: usize = 6;
 /// How long a flood lasts.
 const FLOOD: Duration = Duration::from_millis(1500);
 
-/// What a flood did, and how many drops of it were seen, unless nobody looked.
+/// What a flood did, and how many of its drops the watcher saw, if there was one.
 struct Flood {
     drops: u64,
     rate: f64,
@@ -30,17 +30,17 @@ struct Flood {
     seen: Option<u64>,
 }
 
-/// Nobody, dropwatch, and bpftrace if there is one.
+/// No watcher, dropwatch, and bpftrace if it is installed.
 #[derive(Clone, Copy)]
 enum Watcher {
-    Nobody,
+    None,
     Dropwatch,
     Bpftrace,
 }
 
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     let bpftrace = Tool::bpftrace();
-    // All that is started from here on is in the namespace, which changes nothing for who counts.
+    // Everything started from here on is in the namespace, which makes no difference to the counting.
     let measure = || {
         sender::namespace().context("cannot make a namespace whose packets are dropped")?;
         rounds(dropwatch, bpftrace.as_ref())
@@ -49,7 +49,7 @@ pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
 }
 
 fn rounds(dropwatch: &Path, bpftrace: Option<&Tool>) -> Result<Vec<Figure>> {
-    let mut watchers = vec![Watcher::Nobody, Watcher::Dropwatch];
+    let mut watchers = vec![Watcher::None, Watcher::Dropwatch];
     watchers.extend(bpftrace.map(|_| Watcher::Bpftrace));
     let mut floods: Vec<Vec<Flood>> = watchers.iter().map(|_| Vec::new()).collect();
     let mut random = Random::from_time();
@@ -62,13 +62,13 @@ fn rounds(dropwatch: &Path, bpftrace: Option<&Tool>) -> Result<Vec<Figure>> {
         }
     }
     let version = bpftrace.map_or("", |tool| &tool.version);
-    let names = [("nobody", "nobody watching"), ("dropwatch", "dropwatch"), ("bpftrace", version)];
+    let names = [("none", "no watcher"), ("dropwatch", "dropwatch"), ("bpftrace", version)];
     Ok(names.iter().zip(&floods).flat_map(|((id, name), floods)| figures(id, name, floods)).collect())
 }
 
 fn watched(watcher: Watcher, dropwatch: &Path, bpftrace: Option<&Tool>) -> Result<Flood> {
     match watcher {
-        Watcher::Nobody => flood(),
+        Watcher::None => flood(),
         Watcher::Dropwatch => {
             let monitor = Monitor::start(dropwatch, "1h", &[])?;
             monitor.settle()?;

@@ -21,7 +21,7 @@ use crate::command;
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a dropwatch, waits until it is attached, and tells how long that took from before it existed.
+    /// Starts a dropwatch, waits until it is attached, and returns how long that took from before the start.
     pub fn start(command: &mut Command) -> Result<(Self, Duration)> {
         let ready = Ready::new()?;
         command.arg("--ready-file").arg(ready.path()).stdin(Stdio::null()).stderr(Stdio::piped());

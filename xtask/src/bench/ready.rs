@@ -32,7 +32,7 @@ impl Ready {
         self.dir.path().join("ready")
     }
 
-    /// How long it took since `start`; `failed` tells of a process that ended instead.
+    /// The time since `start`; `failed` reports a process that ended instead.
     pub fn wait(
         &self,
         start: Instant,

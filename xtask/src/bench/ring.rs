@@ -1,6 +1,6 @@
 //! The ring buffer of a program that another process loaded.
 //!
-//! The program is held while its process is gone, so somebody has to make room for what it writes.
+//! The program is held while its process is gone, so the benchmark empties its ring buffer.
 
 use std::{
     path::Path,
@@ -20,13 +20,13 @@ const RING_BUFFER: u32 = 27;
 pub struct Ring(Arc<Mutex<RingBuf<MapData>>>);
 
 impl Ring {
-    /// To be made when nobody else reads it any more: two readers would not know of each other.
+    /// Create it when there is no other reader: two readers would not know of each other.
     pub fn new(map: MapData) -> Result<Self> {
         let ring = RingBuf::try_from(Map::RingBuf(map)).context("cannot read a ring buffer")?;
         Ok(Self(Arc::new(Mutex::new(ring))))
     }
 
-    /// Takes out what is in it, and tells how many records that were.
+    /// Empties it, and returns how many records it held.
     pub fn empty(&self) -> usize {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut records = 0;
@@ -37,7 +37,7 @@ impl Ring {
     }
 }
 
-/// The process's ring buffer, which then lives as long as this does.
+/// The process's ring buffer, kept alive by this.
 pub fn map_of(pid: Pid) -> Result<MapData> {
     let texts = fdinfo::texts(Path::new(&format!("/proc/{pid}/fdinfo")))?;
     let id = texts.iter().find_map(|text| ring(text)).context("dropwatch has no ring buffer open")?;
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ring_is_told_from_other_maps() {
+    fn the_ring_and_other_maps_are_distinguished() {
         assert_eq!(ring("pos:\t0\nmap_type:\t27\nmap_id:\t41\n"), Some(41));
         assert_eq!(ring("pos:\t0\nmap_type:\t5\nmap_id:\t40\n"), None);
         assert_eq!(ring("pos:\t0\n"), None);

@@ -20,7 +20,7 @@ const WARM_UP: usize = 1;
 /// A part ends after so long however many rounds are left: on a busy machine they take longer.
 const LIMIT: Duration = Duration::from_secs(140);
 
-/// How often progress is told.
+/// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(5);
 
 /// What was measured of one contender.

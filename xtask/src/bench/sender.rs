@@ -33,7 +33,7 @@ pub const SLICE: usize = 32 * BATCH;
 /// Where the datagrams would go: an address for documentation, to the discard port.
 const DESTINATION: &str = "192.0.2.2:9";
 
-/// What makes the namespace, but for the filter. A pair of devices is asked for as kernels without dummy devices
+/// What makes the namespace, but for the filter. A pair of devices is used because kernels without dummy devices
 /// have it, too; nothing arrives at its other end.
 const SET_UP: [&str; 6] = [
     "ip link add out type veth peer name in",
@@ -136,7 +136,7 @@ impl Drop for Sender {
     }
 }
 
-/// The thread: makes the namespace, then drops as often as asked.
+/// The thread: creates the namespace, then causes the requested drops.
 fn serve(
     source: impl FnOnce() -> Result<Source>,
     requests: &Receiver<Request>,
@@ -199,7 +199,7 @@ pub fn pin_to(processor: usize) -> Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
-/// Lets nobody interrupt a slice: whoever runs in between leaves cold caches behind. It is better, not needed.
+/// Keeps other tasks from interrupting a slice, because they would leave cold caches behind. Best effort.
 fn take_precedence() {
     let mut chrt = Command::new("chrt");
     chrt.args(["--fifo", "--reset-on-fork", "--pid", "1"]).arg(gettid().to_string());
@@ -317,7 +317,7 @@ fn send_batch(
     Ok(sent.context("cannot send")?.count())
 }
 
-/// From as many sockets as it takes, and has the kernel confirm that each datagram was dropped.
+/// From as many sockets as necessary; the kernel's counter confirms that each datagram was dropped.
 fn spread(pairs: usize) -> Result<()> {
     confirmed(pairs, || {
         let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
@@ -347,5 +347,5 @@ pub fn dropped() -> Result<u64> {
     let text = command::output(tc.args(["-statistics", "-json", "qdisc", "show", "dev", "out"]))?;
     let qdiscs: serde_json::Value = serde_json::from_str(&text).context("tc printed no JSON")?;
     let clsact = qdiscs.as_array().and_then(|all| all.iter().find(|qdisc| qdisc["kind"] == "clsact"));
-    clsact.and_then(|qdisc| qdisc["drops"].as_u64()).context("tc tells of no drops")
+    clsact.and_then(|qdisc| qdisc["drops"].as_u64()).context("tc reports no drops")
 }

@@ -14,7 +14,7 @@ use super::{
 
 const STARTS: usize = 20;
 
-/// What dropwatch is asked, for programs, people and itself.
+/// The queries to dropwatch, for programs, people and itself.
 const QUESTIONS: [(&str, &str, &[&str]); 3] = [
     ("default", "dropwatch", &[]),
     ("iface", "dropwatch -b iface", &["-b", "iface"]),

@@ -38,7 +38,7 @@ impl Sample {
     }
 }
 
-/// A xorshift generator: an order without a pattern is all that is asked of it.
+/// A xorshift generator: all it has to give is an order without a pattern.
 #[derive(Debug)]
 pub struct Random(u64);
 

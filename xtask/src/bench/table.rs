@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 pub struct Figure {
     /// For programs: never changes.
     pub id: String,
-    /// For people.
+    /// Text, for people.
     pub name: String,
     pub value: f64,
     pub unit: &'static str,

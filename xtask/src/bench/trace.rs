@@ -19,7 +19,7 @@ use super::{
     tracer::Tracer,
 };
 
-/// Bytes of a frame: one that tells only of itself, and one that is nearly full.
+/// Bytes of a frame: a minimal one, and one that is nearly full.
 const FRAMES: [usize; 2] = [60, 1400];
 
 /// What may still be unwritten when the last packet has been dropped: the ring buffer hides for a while that it
@@ -29,7 +29,7 @@ const LATE: Duration = Duration::from_millis(100);
 /// Files there are in memory: no disk is measured.
 const MEMORY: &str = "/dev/shm";
 
-/// What is asked of dropwatch, for programs, people and itself, and with frames of which size.
+/// The queries to dropwatch, for programs, people and itself, and the frame sizes.
 const FORMATS: [(&str, &str, &[&str], usize); 4] = [
     ("text", "dropwatch trace", &[], FRAMES[0]),
     ("json", "dropwatch trace -o json", &["-o", "json"], FRAMES[0]),
@@ -70,7 +70,7 @@ fn figures(id: &str, name: &str, trial: impl FnMut(u32) -> Result<Trial>) -> Res
     ])
 }
 
-/// A dropwatch for this rate alone; what it says at its end tells whether it has kept up.
+/// A dropwatch for this rate alone; its summary shows whether it has kept up.
 fn try_dropwatch(dropwatch: &Path, args: &[&str], sender: &Sender, rate: u32) -> Result<Trial> {
     let file = memory()?;
     let output = file.try_clone().context("no second descriptor of a file")?;
@@ -88,7 +88,7 @@ fn try_dropwatch(dropwatch: &Path, args: &[&str], sender: &Sender, rate: u32) ->
     })
 }
 
-/// One that runs all the time, as it takes seconds to start.
+/// A contender that runs all the time, because it needs seconds to start.
 fn bpftrace() -> Result<Vec<Figure>> {
     let Some(tool) = Tool::bpftrace() else { return Ok(Vec::new()) };
     let file = memory()?;

@@ -65,6 +65,11 @@ impl Variant {
     }
 }
 
+/// Where an object is built before it goes anywhere else.
+pub fn fresh_object(variant: Variant) -> PathBuf {
+    workspace::target().join("bpf").join(variant.file_name())
+}
+
 /// What to build.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -91,8 +96,8 @@ pub fn build(wanted: Wanted, rustc: &Compiler, linker: &Linker) -> Result<Vec<u8
     let built = target.join(TARGET).join("release").join(bin);
     let with_dwarf = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let object = strip::strip(&with_dwarf)?;
-    let fresh = workspace::fresh_object(wanted.variant);
-    // A newer file of the same bytes would have cargo build anew whatever embeds it.
+    let fresh = fresh_object(wanted.variant);
+    // A newer file with the same bytes would make cargo rebuild whatever embeds it.
     if fs::read(&fresh).is_ok_and(|old| old == object) {
         return Ok(object);
     }
@@ -112,7 +117,7 @@ fn cargo(compiler: &Compiler, subcommand: &str, linker: &Linker, wanted: Wanted)
     Ok(command)
 }
 
-/// The compiler's flags, joined as cargo wants them: the paths in them may have blanks.
+/// The compiler's flags, joined in cargo's way: the paths in them may have blanks.
 fn flags(target: &Path, compiler: &Compiler) -> String {
     let (root, home) = (workspace::root(), workspace::cargo_home());
     // The last one that matches wins, so the more general come first.

@@ -4,17 +4,29 @@
 //! whose packages have a compiled `core` for the target.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use crate::{command, install};
+use crate::command;
 
 /// The target of the kernel's little-endian virtual machine.
 pub const TARGET: &str = "bpfel-unknown-none";
+
+/// There is no compiler or linker for BPF here, or they do not fit together: something to install.
+#[derive(Debug)]
+pub struct NoToolchain(String);
+
+impl fmt::Display for NoToolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoToolchain {}
 
 /// A compiler that can build for [`TARGET`].
 #[derive(Clone, Debug)]
@@ -70,22 +82,19 @@ pub fn pick(recorded: &str) -> Result<(Compiler, Linker)> {
     let linker = linker()?;
     let mut compilers = rustup_compilers();
     compilers.extend(system_compiler());
-    if compilers.is_empty() {
-        bail!("no compiler for BPF here\n{}", install::bpf_toolchain());
-    }
+    ensure!(!compilers.is_empty(), NoToolchain("no compiler for BPF here".into()));
     // The linker reads what the compiler's LLVM wrote, so it must not be older.
     let (mut usable, too_new): (Vec<_>, Vec<_>) =
         compilers.into_iter().partition(|compiler| linker.llvm.is_none_or(|llvm| llvm >= compiler.llvm));
     usable.sort_by_key(|compiler| compiler.version != recorded);
     match usable.into_iter().next() {
         Some(compiler) => Ok((compiler, linker)),
-        None => bail!(
-            "{} ({}) cannot read what {} writes: its LLVM is older\n{}",
+        None => bail!(NoToolchain(format!(
+            "{} ({}) cannot read what {} writes: its LLVM is older",
             linker.path.display(),
             linker.version,
             too_new[0].version,
-            install::bpf_toolchain()
-        ),
+        ))),
     }
 }
 
@@ -157,10 +166,10 @@ fn major(version: &str) -> Option<u32> {
 /// The bpf-linker of this machine.
 fn linker() -> Result<Linker> {
     let Some(path) = command::find("bpf-linker") else {
-        bail!("no bpf-linker here\n{}", install::bpf_toolchain());
+        bail!(NoToolchain("no bpf-linker here".into()));
     };
     let version = command::output(Command::new(&path).arg("--version"))
-        .with_context(|| format!("bpf-linker does not start\n{}", install::bpf_toolchain()))?;
+        .map_err(|error| NoToolchain(format!("bpf-linker does not start: {error:#}")))?;
     let llvm = linker_llvm(&path);
     let llvm_shown = llvm.as_deref().unwrap_or("unknown");
     Ok(Linker {
@@ -170,7 +179,7 @@ fn linker() -> Result<Linker> {
     })
 }
 
-/// The version of LLVM that bpf-linker carries; it does not tell, so the library that it loads is searched.
+/// The version of bpf-linker's LLVM; it does not print it, so the library that it loads is searched.
 fn linker_llvm(linker: &Path) -> Option<String> {
     let libraries = command::output(Command::new("ldd").arg(linker)).unwrap_or_default();
     let shared = libraries
@@ -190,7 +199,7 @@ fn linker_llvm(linker: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The version has to tell apart two compilers of one release: the commit and LLVM are in it.
+    /// The version has to distinguish two compilers of one release: the commit and LLVM are in it.
     #[test]
     fn a_compiler_is_known_by_its_commit_and_llvm() {
         let verbose =

@@ -75,7 +75,7 @@ mod tests {
         dir
     }
 
-    /// The empty string's digest, as everybody knows it.
+    /// The well-known digest of the empty string.
     #[test]
     fn digests_are_sha256() {
         assert!(of_bytes(b"").starts_with("e3b0c44298fc1c149afbf4c8996fb924"));

@@ -2,9 +2,10 @@
 
 mod build;
 mod compiler;
-mod digest;
+pub mod digest;
 mod record;
 mod strip;
+mod surface;
 
 use std::{
     fs,
@@ -19,12 +20,14 @@ use crate::workspace;
 use build::{Wanted, build};
 use record::Record;
 
-pub use build::Variant;
-pub use compiler::{has_compiler, has_linker};
+pub use build::{Variant, fresh_object};
+pub use compiler::{NoToolchain, has_compiler, has_linker};
 
 #[derive(Args)]
 pub struct Options {
-    /// Write nothing: fail if the committed object was not built from the sources as they are
+    /// Write nothing: fail if the committed object was not built from the sources as they are. Compares it byte by byte
+    /// with a fresh build by the compiler and linker that made it; where these are not here, compares digests of the
+    /// sources and the object, and what the object offers to the loader
     #[arg(long, conflicts_with_all = ["log", "out"])]
     check: bool,
     /// Build the diagnostics object, which logs keys that are new in the map, and losses, to target/bpf/dropwatch-log.bpf.o
@@ -39,7 +42,7 @@ pub fn main(options: &Options) -> Result<()> {
     match &options.out {
         _ if options.check => check(),
         Some(out) => write_elsewhere(Variant::with_log(options.log), out),
-        None if options.log => write_elsewhere(Variant::Log, &workspace::fresh_object(Variant::Log)),
+        None if options.log => write_elsewhere(Variant::Log, &fresh_object(Variant::Log)),
         None => commit(),
     }
 }
@@ -78,7 +81,7 @@ fn read_record() -> Result<Record> {
 
 fn write_elsewhere(variant: Variant, out: &Path) -> Result<()> {
     build_fresh(variant)?;
-    let fresh = workspace::fresh_object(variant);
+    let fresh = fresh_object(variant);
     if out != fresh {
         fs::copy(&fresh, out).with_context(|| format!("cannot write {}", out.display()))?;
     }
@@ -109,9 +112,9 @@ fn commit() -> Result<()> {
 }
 
 /// Has cargo embed the object of the sources as they were at the last build of it. One that is the committed one is
-/// not named, lest cargo build anew what it has.
+/// not named, so that cargo does not rebuild what it has.
 pub fn embed(cargo: &mut Command, variant: Variant) -> &mut Command {
-    let fresh = workspace::fresh_object(variant);
+    let fresh = fresh_object(variant);
     match fs::read(&fresh) {
         Ok(object) if !fs::read(object_path()).is_ok_and(|committed| committed == object) => {
             cargo.env("DROPWATCH_BPF_OBJECT", fresh)
@@ -120,40 +123,63 @@ pub fn embed(cargo: &mut Command, variant: Variant) -> &mut Command {
     }
 }
 
-/// Compares the committed object with its record, the record with the sources, and a fresh build with all.
-pub fn check() -> Result<()> {
+/// Compares the committed object with its record, and the record with the sources: that needs no compiler.
+pub fn check_record() -> Result<()> {
+    committed().map(drop)
+}
+
+/// The committed object and its record, which fit each other and the sources.
+fn committed() -> Result<(Record, Vec<u8>)> {
     let record = read_record()?;
     let path = object_path();
     let shown = workspace::shown(&path);
     let committed =
         fs::read(&path).with_context(|| format!("no {shown}; build it with `cargo xtask ebpf`"))?;
-    ensure!(
-        digest::of_bytes(&committed) == record.object,
-        "{shown} is not the object its record is about: one was committed without the other, or a merge mixed \
-         them; build both anew with `cargo xtask ebpf`"
-    );
-    ensure!(
-        digest::of_sources(&workspace::root())? == record.sources,
-        "the BPF program's sources changed after {shown} was built; build it anew with `cargo xtask ebpf` and \
-         commit it with its record"
-    );
+    fits(&shown, &record, &digest::of_bytes(&committed), &digest::of_sources(&workspace::root())?)?;
+    Ok((record, committed))
+}
+
+/// Compares the committed object with its record, the record with the sources, and a fresh build with all.
+pub fn check() -> Result<()> {
+    let (record, committed) = committed()?;
+    let shown = workspace::shown(&object_path());
     let (compiler, linker) = compiler::pick(&record.compiler).context(
         "the committed object fits its record and sources, but without a compiler it cannot be rebuilt",
     )?;
     let fresh = build(Wanted { variant: Variant::Shipped, locked: true }, &compiler, &linker)?;
-    if compiler.version != record.compiler || linker.version != record.linker {
-        println!("{shown}: fits its record and the sources; not compared byte by byte:");
-        println!("  made by    {}; {}", record.compiler, record.linker);
-        println!("  here there is {}; {}", compiler.version, linker.version);
-        return Ok(());
+    if compiler.version == record.compiler && linker.version == record.linker {
+        return compare(&shown, &committed, &fresh);
     }
-    compare(&shown, &committed, &fresh)
+    let offered = surface::compare(&shown, &committed, &fresh)?;
+    println!("{shown}: NOT compared byte by byte, because other tools made it:");
+    println!("  made by  {}; {}", record.compiler, record.linker);
+    println!("  here are {}; {}", compiler.version, linker.version);
+    println!("  its digest and that of the sources are those of its record;");
+    println!(
+        "  its {offered} programs, maps and constants are those of a fresh build, which the tests embed"
+    );
+    Ok(())
+}
+
+/// Fails unless the record is about this object and these sources.
+fn fits(shown: &str, record: &Record, object: &str, sources: &str) -> Result<()> {
+    ensure!(
+        object == record.object,
+        "{shown} is not the object its record is about: one was committed without the other, or a merge mixed \
+         them; build both anew with `cargo xtask ebpf`"
+    );
+    ensure!(
+        sources == record.sources,
+        "the BPF program's sources changed after {shown} was built; build it anew with `cargo xtask ebpf` and \
+         commit it with its record"
+    );
+    Ok(())
 }
 
 /// The same compiler and sources must make the same bytes.
 fn compare(shown: &str, committed: &[u8], fresh: &[u8]) -> Result<()> {
     if committed == fresh {
-        println!("{shown}: {} bytes, the same as a fresh build by the same compiler", fresh.len());
+        println!("{shown}: compared byte by byte: the same {} bytes as a fresh build", fresh.len());
         return Ok(());
     }
     let same = committed.iter().zip(fresh).take_while(|(one, other)| one == other).count();
@@ -163,13 +189,24 @@ fn compare(shown: &str, committed: &[u8], fresh: &[u8]) -> Result<()> {
          build picked up something of this machine: compare both with `llvm-readelf -a`",
         committed.len(),
         fresh.len(),
-        workspace::shown(&workspace::fresh_object(Variant::Shipped))
+        workspace::shown(&fresh_object(Variant::Shipped))
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever compiler is here, an object of other sources, or one that its record is not about, is refused.
+    #[test]
+    fn a_record_is_about_one_object_and_its_sources() {
+        let record = Record { object: "ab".into(), sources: "cd".into(), ..Record::default() };
+        fits("o", &record, "ab", "cd").unwrap();
+        assert!(
+            fits("o", &record, "xx", "cd").unwrap_err().to_string().contains("not the object its record")
+        );
+        assert!(fits("o", &record, "ab", "xx").unwrap_err().to_string().contains("sources changed after"));
+    }
 
     /// A difference is reported with its place, also when one object is only longer.
     #[test]

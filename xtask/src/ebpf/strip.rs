@@ -1,6 +1,6 @@
 //! Takes DWARF out of the BPF object.
 //!
-//! It is nine tenths of the file and nothing reads it: the kernel wants `.BTF` and `.BTF.ext`, the loader the
+//! It is nine tenths of the file and nothing reads it: the kernel needs `.BTF` and `.BTF.ext`, the loader the
 //! symbols (of maps and globals) and the relocations, all of which stay.
 
 use anyhow::{Context, Result, ensure};
@@ -25,7 +25,7 @@ pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
     Ok(stripped)
 }
 
-/// LLVM puts the names of sections and of symbols into one table; the writer wants two.
+/// LLVM puts the names of sections and of symbols into one table; the writer needs two.
 fn name_sections(elf: &mut Builder<'_>) {
     if elf.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
         return;
@@ -60,7 +60,7 @@ mod tests {
 
     /// Only DWARF goes: BTF's sections and the program's relocations have similar names.
     #[test]
-    fn debug_sections_are_told_by_name() {
+    fn debug_sections_are_recognised_by_name() {
         for debug in [".debug_info", ".rel.debug_info", ".debug_line"] {
             assert!(is_debug(debug), "{debug}");
         }

@@ -1,6 +1,5 @@
 //! `cargo xtask vm`: real distribution kernels in virtual machines, and the live tests in them.
 
-mod apt;
 mod cpio;
 mod guest;
 mod kernels;
@@ -25,7 +24,7 @@ pub struct Options {
     /// A kernel to boot, as --list names it; may be repeated
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
-    /// All kernels
+    /// The kernels that `cargo xtask test` boots
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
     /// Show the kernels and leave
@@ -38,7 +37,7 @@ pub struct Options {
     #[arg(long, default_value = "tcg,thread=multi")]
     accel: String,
     /// How long the guest's command may take, in seconds
-    #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 2700, value_name = "SECONDS")]
     timeout: u64,
     /// What to run in the guest in place of the live tests
     #[arg(last = true)]
@@ -51,12 +50,12 @@ pub fn main(options: &Options) -> Result<()> {
         return Ok(());
     }
     let chosen = chosen(options)?;
-    guest::check_host()?;
+    guest::check_host(&chosen)?;
     if options.shell {
         let [series] = chosen[..] else { bail!("a prompt is for one kernel: name it with --kernel") };
         return shell(series, options);
     }
-    let plan = Plan::new(&options.command, &options.accel, Duration::from_secs(options.timeout))?;
+    let plan = Plan::new(&chosen, &options.command, &options.accel, Duration::from_secs(options.timeout))?;
     let outcomes = plan.run(&chosen);
     println!("\n{}", report::tables(&outcomes));
     let failed: Vec<_> =
@@ -67,9 +66,10 @@ pub fn main(options: &Options) -> Result<()> {
 
 /// The live tests on all kernels, as a step of all checks.
 pub fn all(tally: &mut Tally) -> Result<()> {
-    guest::check_host()?;
-    let plan = Plan::new(&[], "tcg,thread=multi", Duration::from_secs(1800))?;
-    let outcomes = plan.run(&SERIES.iter().collect::<Vec<_>>());
+    let chosen: Vec<_> = always().collect();
+    guest::check_host(&chosen)?;
+    let plan = Plan::new(&chosen, &[], "tcg,thread=multi", Duration::from_secs(2700))?;
+    let outcomes = plan.run(&chosen);
     println!("\n{}", report::tables(&outcomes));
     for outcome in &outcomes {
         *tally += outcome.tally;
@@ -81,10 +81,15 @@ pub fn all(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// The kernels that are booted each time everything is tested.
+fn always() -> impl Iterator<Item = &'static Series> {
+    SERIES.iter().filter(|series| series.always)
+}
+
 /// The kernels that the options name.
 fn chosen(options: &Options) -> Result<Vec<&'static Series>> {
     if options.all {
-        return Ok(SERIES.iter().collect());
+        return Ok(always().collect());
     }
     ensure!(!options.kernel.is_empty(), "which kernel? --all, or --kernel with one of {}", names());
     options.kernel.iter().map(|name| find(name)).collect()
@@ -100,12 +105,13 @@ fn names() -> String {
 }
 
 fn list() {
-    for Series { name, suites, why, .. } in &SERIES {
-        println!("{name:<6} newest of {}: {why}", suites.join(" and "));
+    for Series { name, suites, why, always, .. } in &SERIES {
+        let only = if *always { "" } else { " (only by name)" };
+        println!("{name:<8} newest of {}: {why}{only}", suites.join(" and "));
     }
 }
 
 fn shell(series: &Series, options: &Options) -> Result<()> {
-    let plan = Plan::new(&[], &options.accel, Duration::from_secs(options.timeout))?;
+    let plan = Plan::new(&[series], &[], &options.accel, Duration::from_secs(options.timeout))?;
     plan.interact(series)
 }

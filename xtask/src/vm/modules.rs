@@ -15,10 +15,23 @@ use crate::command;
 const WANTED: [&str; 2] = ["kernel/net/", "kernel/drivers/net/"];
 
 /// Drivers of hardware that the guest does not have.
-const UNWANTED: [&str; 7] =
-    ["ethernet/", "hyperv/", "mhi_net", "vmxnet3/", "wwan/", "xen-netback/", "xen-netfront"];
+const UNWANTED: [&str; 13] = [
+    "arcnet/",
+    "dsa/",
+    "ethernet/",
+    "fddi/",
+    "hyperv/",
+    "mhi_net",
+    "phy/",
+    "usb/",
+    "vmxnet3/",
+    "wireless/",
+    "wwan/",
+    "xen-netback/",
+    "xen-netfront",
+];
 
-/// Copies the wanted modules of the kernel in `kernel`, and those they depend on, to `staging`, as `modprobe` wants
+/// Copies the needed modules of the kernel in `kernel`, and those they depend on, to `staging`, as `modprobe` expects
 /// them.
 pub fn stage(kernel: &Path, release: &str, staging: &Path) -> Result<()> {
     let from = kernel.join("lib/modules").join(release);
@@ -72,7 +85,7 @@ fn copy(from: &Path, to: &Path, module: &str) -> Result<()> {
         Some((name, "xz")) => (name, Some("xz")),
         Some((name, "zst")) => (name, Some("zstd")),
         Some((_, "ko")) => (module, None),
-        _ => bail!("{module} is compressed in a way that nobody expected"),
+        _ => bail!("{module} has an unknown compression"),
     };
     let target = to.join(name);
     fs::create_dir_all(target.parent().context("a module is in a directory")?)?;
@@ -97,7 +110,7 @@ kernel/lib/libcrc32c.ko.xz: kernel/crypto/crc32c.ko.xz
 kernel/fs/btrfs/btrfs.ko.xz: kernel/lib/libcrc32c.ko.xz
 ";
 
-    /// What is wanted comes with what it needs from elsewhere, and with nothing else.
+    /// Needed modules come with their dependencies, and with nothing else.
     #[test]
     fn modules_come_with_their_dependencies() {
         let selected: Vec<_> = select(DEPENDENCIES).into_iter().collect();

@@ -1,7 +1,7 @@
 //! Runs one command on several kernels: what to download, to pack, to boot, and in which order.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, id},
     sync::{
@@ -12,24 +12,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{
-    apt::{Apt, Mirror},
     guest::{self, Machine},
-    kernels::Series,
+    kernels::{Packages, Series},
     modules,
     programs::{self, Programs},
     report::Outcome,
     rootfs::Rootfs,
 };
-use crate::command;
+use crate::{
+    apt::{Apt, Mirror, cache},
+    arch::Arch,
+    command,
+};
 
 /// How many guests run at once.
 const AT_ONCE: usize = 2;
 
+/// How many kernels of a series are tried: an archive may list what it does not have any more.
+const CANDIDATES: usize = 4;
+
 /// Megabytes for the packages of one kernel, unpacked twice, and two guests' file systems.
-const ROOM: u64 = 500;
+const ROOM: u64 = 1200;
 
 /// What the command finds: the program under test, and that a test that cannot run is a failure.
 const SETTING: &str = "\
@@ -46,9 +52,10 @@ struct Kernel {
 
 /// What to do in every guest.
 pub struct Plan<'a> {
-    programs: Programs,
+    programs: Vec<(Arch, Programs)>,
     /// Other programs of this machine, by their names in the guest.
     others: Vec<(&'static str, PathBuf)>,
+    /// If it is not the live tests.
     command: Vec<String>,
     accel: &'a str,
     timeout: Duration,
@@ -56,18 +63,12 @@ pub struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Builds what the guests run: `command`, or the live tests.
-    pub fn new(command: &[String], accel: &'a str, timeout: Duration) -> Result<Self> {
-        let programs = programs::build()?;
-        let mut command = command.to_vec();
-        if command.is_empty() {
-            let default: &[&str] = match programs.live {
-                // One at a time and with what they print: the cases' figures are in it.
-                Some(_) => &["live", "--test-threads=1", "--nocapture"],
-                None => &["dropwatch", "--version"],
-            };
-            command = default.iter().map(ToString::to_string).collect();
-        }
-        Ok(Self { programs, others: Vec::new(), command, accel, timeout })
+    pub fn new(chosen: &[&Series], command: &[String], accel: &'a str, timeout: Duration) -> Result<Self> {
+        let archs = Arch::ALL.into_iter().filter(|arch| chosen.iter().any(|series| series.arch == *arch));
+        let programs = archs
+            .map(|arch| Ok((arch, programs::build(arch)?)))
+            .collect::<Result<Vec<(Arch, Programs)>>>()?;
+        Ok(Self { programs, others: Vec::new(), command: command.to_vec(), accel, timeout })
     }
 
     /// Takes another program of this machine along, as /bin/NAME.
@@ -78,13 +79,15 @@ impl<'a> Plan<'a> {
 
     /// Whether there are live tests to run at all.
     pub fn has_tests(&self) -> bool {
-        self.programs.live.is_some()
+        self.programs.iter().any(|(_, programs)| programs.live.is_some())
     }
 
-    /// Runs the command on all of `chosen`, a few at once, and tells how each did.
+    /// Runs the command on all of `chosen`, a few at once, and returns the result of each.
     pub fn run(&self, chosen: &[&Series]) -> Vec<Outcome> {
         // One after the other: they share a mirror and a disk.
-        let kernels: Vec<_> = chosen.iter().map(|series| (*series, prepare(series))).collect();
+        let mut kernels: Vec<_> = chosen.iter().map(|series| (*series, prepare(series))).collect();
+        // Those with most to do first, or one of them would run alone at the end.
+        kernels.sort_by_key(|(series, _)| series.left_out.len());
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         thread::scope(|scope| {
             for _ in 0..AT_ONCE.min(kernels.len()) {
@@ -110,7 +113,7 @@ impl<'a> Plan<'a> {
             Ok(kernel) => {
                 outcome.kernel.clone_from(&kernel.release);
                 println!("{}: booting {}", series.name, kernel.release);
-                self.boot(kernel, |line| {
+                self.boot(series, kernel, |line| {
                     println!("[{}] {line}", series.name);
                     outcome.hear(line);
                 })
@@ -129,9 +132,25 @@ impl<'a> Plan<'a> {
         outcome
     }
 
-    fn boot(&self, kernel: &Kernel, heard: impl FnMut(&str)) -> Result<i32> {
-        let command = self.command.iter().map(|word| guest::quoted(word)).collect::<Vec<_>>().join(" ");
-        self.machine(kernel, &format!("exec {command} </dev/null 2>&1"), |machine| machine.run(heard))
+    fn boot(&self, series: &Series, kernel: &Kernel, heard: impl FnMut(&str)) -> Result<i32> {
+        let command = self.command_for(series);
+        let command = command.iter().map(|word| guest::quoted(word)).collect::<Vec<_>>().join(" ");
+        let script = format!("exec {command} </dev/null 2>&1");
+        self.machine(series.arch, kernel, &script, |machine| machine.run(heard))
+    }
+
+    /// What runs on a kernel: the command, or the live tests, if there are any.
+    fn command_for(&self, series: &Series) -> Vec<String> {
+        let mut words: Vec<_> = self.command.iter().map(String::as_str).collect();
+        if words.is_empty() && self.has_tests() {
+            // One at a time and with what they print: the cases' figures are in it.
+            words = vec!["live", "--test-threads=1", "--nocapture"];
+            words.extend(series.only);
+            words.extend(series.left_out.iter().copied().flatten().flat_map(|name| ["--skip", name]));
+        } else if words.is_empty() {
+            words = vec!["dropwatch", "--version"];
+        }
+        words.into_iter().map(ToString::to_string).collect()
     }
 
     /// Boots one kernel to a prompt.
@@ -141,22 +160,28 @@ impl<'a> Plan<'a> {
             "{}: booting {}; leave with Ctrl-D, or kill the guest with Ctrl-A X",
             series.name, kernel.release
         );
-        self.machine(&kernel, "exec setsid cttyhack /bin/sh", |machine| machine.interact())
+        self.machine(series.arch, &kernel, "exec setsid cttyhack /bin/sh", |machine| machine.interact())
     }
 
     /// Packs a guest that runs `script`, and hands over the machine to run it.
     fn machine<T>(
         &self,
+        arch: Arch,
         kernel: &Kernel,
         script: &str,
         run: impl FnOnce(Machine<'_>) -> Result<T>,
     ) -> Result<T> {
         let token = token();
-        let mut rootfs = Rootfs::new()?;
+        let programs = self.programs.iter().find(|(of, _)| *of == arch);
+        let (_, programs) = programs.context("no programs were built for this processor")?;
+        let mut rootfs = match &programs.root {
+            None => Rootfs::of_host()?,
+            Some(root) => Rootfs::of_root(root)?,
+        };
         rootfs.script("init", include_str!("init.sh").replace("@TOKEN@", &token));
         rootfs.script("command", format!("{SETTING}{script}\n"));
-        rootfs.program("dropwatch", &self.programs.dropwatch);
-        if let Some(live) = &self.programs.live {
+        rootfs.program("dropwatch", &programs.dropwatch);
+        if let Some(live) = &programs.live {
             rootfs.program("live", live);
         }
         for (name, file) in &self.others {
@@ -166,7 +191,8 @@ impl<'a> Plan<'a> {
         let initramfs = guest::unnamed_file(&kernel.dir)?;
         rootfs.write(&initramfs)?;
         run(Machine {
-            qemu: Path::new(guest::QEMU),
+            arch,
+            qemu: arch.qemu(),
             kernel: &kernel.dir.join("vmlinuz"),
             initramfs: &initramfs,
             accel: self.accel,
@@ -182,39 +208,38 @@ fn token() -> String {
     format!("{:x}-{:x}", id(), now.as_nanos())
 }
 
-/// The cache, which is outside the repository: kernels outlive a clone.
-fn cache() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into()));
-    cache.unwrap_or_else(|| home().join(".cache")).join("dropwatch/vm")
-}
-
-/// The newest kernel of a series, unpacked; downloaded unless it is here already.
+/// The newest kernel of a series that can be had, unpacked; downloaded unless it is here already.
 fn prepare(series: &Series) -> Result<Kernel> {
     newest(series).with_context(|| format!("no kernel {}", series.name))
 }
 
 fn newest(series: &Series) -> Result<Kernel> {
-    let cache = cache();
+    let cache = cache("vm");
     ensure_room(&cache)?;
-    let apt = Apt::new(&cache.join("apt").join(series.name), &Mirror::of_system()?, series.suites)?;
-    let available = apt.names("linux-")?;
-    let Some(packages) = series.newest(&available) else {
-        bail!("{} have no package of it any more", series.suites.join(" and "));
-    };
-    let dir = cache.join("kernels").join(&packages.release);
-    if !dir.join("vmlinuz").exists() {
-        println!("{}: downloading {}", series.name, packages.names.join(" "));
-        unpack(&apt, &packages.names, &packages.release, &dir)?;
+    let apt =
+        Apt::new(&cache.join("apt").join(series.name), &Mirror::of_system()?, series.suites, series.arch)?;
+    let candidates = series.candidates(&apt.names("linux-")?);
+    let mut failure = anyhow::anyhow!("{} have no package of it any more", series.suites.join(" and "));
+    for Packages { release, names } in candidates.into_iter().take(CANDIDATES) {
+        let dir = cache.join("kernels").join(&release);
+        if dir.join("vmlinuz").exists() {
+            return Ok(Kernel { release, dir });
+        }
+        println!("{}: downloading {}", series.name, names.join(" "));
+        match unpack(&apt, &names, &release, &dir) {
+            Ok(()) => return Ok(Kernel { release, dir }),
+            Err(error) => eprintln!("{}: {release} cannot be had: {error:#}", series.name),
+        }
+        failure = anyhow::anyhow!("none of its packages can be had, the last one tried being {release}");
     }
-    Ok(Kernel { release: packages.release, dir })
+    Err(failure)
 }
 
 /// Fails while there is something to say: apt on a full disk waits in silence.
 fn ensure_room(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let df = command::output(Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(dir))?;
-    let free: u64 = df.lines().last().unwrap_or_default().trim().parse().context("df tells no figure")?;
+    let free: u64 = df.lines().last().unwrap_or_default().trim().parse().context("df prints no number")?;
     ensure!(
         free >= ROOM,
         "{free} MB are free in {}, and kernels need {ROOM}: XDG_CACHE_HOME can move them",

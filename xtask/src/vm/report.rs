@@ -41,12 +41,12 @@ pub struct Outcome {
     /// Lines of tables that the guest printed as Markdown.
     pub table: Vec<String>,
     pub took: Duration,
-    /// Why the run is no success, if the tests themselves do not tell.
+    /// Why the run failed, if the tests themselves do not show it.
     pub error: Option<String>,
 }
 
 impl Outcome {
-    /// Notes what a line of the guest's output tells.
+    /// Notes the result in a line of the guest's output.
     pub fn hear(&mut self, line: &str) {
         if let Some(result) = Tally::of_line(line) {
             self.tally += result;

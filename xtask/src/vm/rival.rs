@@ -17,15 +17,16 @@ pub struct Options {
     kernel: String,
 }
 
-/// Prints how many drops each of the two counted, as a table for the README.
+/// Prints how many drops each of the two counted, as a table for docs/benchmarks.md.
 pub fn main(options: &Options) -> Result<()> {
     let series = find(&options.kernel)?;
-    guest::check_host()?;
+    guest::check_host(&[series])?;
     let rival = PathBuf::from(RIVAL);
     ensure!(rival.exists(), "no C dropwatch here: `apt-get install dropwatch`");
     // The guest's own name for it: there, `dropwatch` is ours.
     let command = ["env", "DROPWATCH_RIVAL=/bin/c-dropwatch", "live"].map(String::from);
-    let plan = Plan::new(&command, "tcg,thread=multi", Duration::from_secs(900))?.with("c-dropwatch", rival);
+    let plan = Plan::new(&[series], &command, "tcg,thread=multi", Duration::from_secs(900))?
+        .with("c-dropwatch", rival);
     let outcomes = plan.run(&[series]);
     for outcome in &outcomes {
         println!("\nLinux {}:\n\n{}", outcome.kernel, outcome.table.join("\n"));

@@ -9,13 +9,13 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::cpio::Archive;
 use crate::command;
 
 /// The host's programs that scenarios use, if they are here. The first ones have to be.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 16] = [
     "sh",
     "ip",
     "tc",
@@ -23,6 +23,7 @@ const PROGRAMS: [&str; 14] = [
     "iptables-legacy",
     "modprobe",
     "iptables",
+    "iptables-legacy-save",
     "ip6tables-legacy",
     "ethtool",
     "ss",
@@ -30,14 +31,26 @@ const PROGRAMS: [&str; 14] = [
     "bpftool",
     "unshare",
     "nsenter",
+    "tmux",
 ];
 
 /// How many of [`PROGRAMS`] no guest can do without.
 const REQUIRED: usize = 6;
 
 /// Plugins that these programs load by name, and their tables.
-const PLUGINS: [&str; 4] =
-    ["/usr/lib/x86_64-linux-gnu/xtables", "/usr/lib/tc", "/usr/lib/x86_64-linux-gnu/tc", "/etc/iproute2"];
+const PLUGINS: [&str; 5] = [
+    "/usr/lib/x86_64-linux-gnu/xtables",
+    "/usr/lib/tc",
+    "/usr/lib/x86_64-linux-gnu/tc",
+    "/etc/iproute2",
+    "/usr/lib/locale/C.utf8",
+];
+
+/// All of another system that may be a library or a plugin.
+const LIBRARIES: [&str; 3] = ["lib", "usr/lib", "etc/iproute2"];
+
+/// Conversions between sets of characters, which are large and not used.
+const UNUSED: &str = "gconv";
 
 /// One file in the guest.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,8 +72,41 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    /// Everything but the kernel's modules and what is to be run.
-    pub fn new() -> Result<Self> {
+    /// Everything but the kernel's modules and the program to run, from this machine.
+    pub fn of_host() -> Result<Self> {
+        let mut rootfs = Self::bare();
+        rootfs.host_program("busybox")?;
+        for (index, name) in PROGRAMS.iter().enumerate() {
+            match rootfs.host_program(name) {
+                Err(error) if index < REQUIRED => return Err(error),
+                _ => {}
+            }
+        }
+        for directory in PLUGINS {
+            rootfs.tree(Path::new(directory), Path::new(directory))?;
+        }
+        Ok(rootfs)
+    }
+
+    /// The same from the packages of another processor, unpacked below `root`: with all of their libraries, since which
+    /// of these a program needs is for its own loader to say.
+    pub fn of_root(root: &Path) -> Result<Self> {
+        let mut rootfs = Self::bare();
+        for (index, name) in ["busybox"].iter().chain(&PROGRAMS).enumerate() {
+            match in_root(root, name) {
+                Some(file) => rootfs.add(&Path::new("usr/bin").join(name), Entry::Copy(file)),
+                None if index <= REQUIRED => bail!("the packages in {} have no {name}", root.display()),
+                None => {}
+            }
+        }
+        for directory in LIBRARIES {
+            rootfs.tree(&root.join(directory), &Path::new("/").join(directory))?;
+        }
+        Ok(rootfs)
+    }
+
+    /// Directories and links alone.
+    fn bare() -> Self {
         let mut rootfs = Self::default();
         for (link, target) in [
             ("bin", "usr/bin"),
@@ -76,17 +122,7 @@ impl Rootfs {
         }
         // The kernel's first process writes to this one, before anything could be mounted on /dev.
         rootfs.add(Path::new("dev/console"), Entry::Device(5, 1));
-        rootfs.host_program("busybox")?;
-        for (index, name) in PROGRAMS.iter().enumerate() {
-            match rootfs.host_program(name) {
-                Err(error) if index < REQUIRED => return Err(error),
-                _ => {}
-            }
-        }
-        for directory in PLUGINS {
-            rootfs.tree(Path::new(directory), Path::new(directory))?;
-        }
-        Ok(rootfs)
+        rootfs
     }
 
     /// Adds a program of the host, with the libraries it needs.
@@ -118,9 +154,9 @@ impl Rootfs {
             let file = file.with_context(|| format!("cannot read {}", directory.display()))?.path();
             let at = at.join(file.file_name().unwrap_or_default());
             // Links are followed: what is copied is what they stand for.
-            if file.is_dir() {
+            if file.is_dir() && !file.ends_with(UNUSED) {
                 self.tree(&file, &at)?;
-            } else {
+            } else if file.is_file() {
                 self.add(&in_guest(&at), Entry::Copy(file));
             }
         }
@@ -160,6 +196,20 @@ fn write_entry(archive: &mut Archive<impl Write>, name: &str, entry: &Entry) -> 
         }
     }
     Ok(())
+}
+
+/// A program of another system, whose links are meant from its own root.
+fn in_root(root: &Path, name: &str) -> Option<PathBuf> {
+    let directories = ["usr/bin", "usr/sbin", "bin", "sbin"].map(|directory| root.join(directory));
+    let mut file =
+        directories.iter().map(|dir| dir.join(name)).find(|file| file.symlink_metadata().is_ok())?;
+    while let Ok(target) = fs::read_link(&file) {
+        file = match target.strip_prefix("/") {
+            Ok(target) => root.join(target),
+            Err(_) => file.parent()?.join(target),
+        };
+    }
+    file.is_file().then_some(file)
 }
 
 /// The libraries in ldd's output, the loader included: `libc.so.6 => /lib/…/libc.so.6 (0x…)`.

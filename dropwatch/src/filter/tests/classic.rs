@@ -1,4 +1,4 @@
-//! The machine that libpcap compiles for, as far as its code for our words goes.
+//! The classic BPF machine, as far as libpcap's code for our expressions needs it.
 
 /// One instruction.
 #[derive(Clone, Copy, Debug)]
@@ -55,11 +55,24 @@ impl Program {
                 0x61 => x = memory[k as usize],
                 0x04 => a = a.wrapping_add(k),
                 0x0c => a = a.wrapping_add(x),
+                0x1c => a = a.wrapping_sub(x),
+                0x2c => a = a.wrapping_mul(x),
+                0x3c => a = a.checked_div(x)?,
+                0x4c => a |= x,
+                0x5c => a &= x,
+                0x6c => a = a.checked_shl(x).unwrap_or(0),
+                0x7c => a = a.checked_shr(x).unwrap_or(0),
+                0x84 => a = a.wrapping_neg(),
+                0x9c => a = a.checked_rem(x)?,
+                0xac => a ^= x,
                 0x54 => a &= k,
                 0x07 => x = a,
                 0x87 => a = x,
                 0x05 => at += k as usize,
                 0x15 => at += jump(a == k),
+                0x1d => at += jump(a == x),
+                0x2d => at += jump(a > x),
+                0x3d => at += jump(a >= x),
                 0x25 => at += jump(a > k),
                 0x35 => at += jump(a >= k),
                 0x45 => at += jump(a & k != 0),

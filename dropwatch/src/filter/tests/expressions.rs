@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::packets::{ADDRESSES, ADDRESSES_V6, OTHER_ETHERTYPES, PORTS, PROTOCOLS, Random};
+use super::packets::{ADDRESSES, ADDRESSES_V6, HARDWARE, OTHER_ETHERTYPES, PORTS, PROTOCOLS, Random};
 
 /// The length of an Ethernet header, which libpcap counts and we do not.
 const ETHERNET: u32 = 14;
+/// The length of a tag, for which the same holds.
+const TAG: u32 = 4;
 
 /// An expression twice.
 #[derive(Clone, Debug, Default)]
@@ -40,12 +42,45 @@ enum Value {
 pub struct Generator<'a> {
     random: &'a mut Random,
     out: Expression,
+    /// Whether it is about packets inside a tag.
+    is_tagged: bool,
+}
+
+impl<'a> Generator<'a> {
+    fn new(random: &'a mut Random) -> Self {
+        Self { random, out: Expression::default(), is_tagged: false }
+    }
 }
 
 /// Any expression of up to about ten terms.
 pub fn any(random: &mut Random) -> Expression {
-    let mut generator = Generator { random, out: Expression::default() };
+    let mut generator = Generator::new(random);
     generator.expression(None, 0);
+    generator.out
+}
+
+/// A comparison of numbers that most packets can answer, with `or` something else.
+pub fn relation(random: &mut Random) -> Expression {
+    let mut generator = Generator::new(random);
+    generator.relation(2);
+    if generator.random.chance(40) {
+        generator.join();
+        generator.relation(1);
+    }
+    generator.out
+}
+
+/// An expression about what is inside a tag, or about the tag.
+pub fn tagged(random: &mut Random) -> Expression {
+    let mut generator = Generator { is_tagged: true, ..Generator::new(random) };
+    let words =
+        generator.random.pick(&["vlan", "vlan", "not vlan", "vlan 5", "vlan 10", "vlan 0xa", "vlan 4095"]);
+    generator.out.push(words);
+    if words != "not vlan" {
+        generator.out.push(" and (");
+        generator.expression(None, 1);
+        generator.out.push(")");
+    }
     generator.out
 }
 
@@ -112,7 +147,12 @@ impl Generator<'_> {
     }
 
     fn term(&mut self, before: Option<Value>) -> Option<Value> {
-        match self.random.below(10) {
+        match self.random.below(13) {
+            10 => self.hardware(),
+            11..13 => {
+                self.relation(2);
+                None
+            }
             0..3 => self.word(before),
             3 => self.length(),
             4 => Some(self.protocol()),
@@ -142,8 +182,144 @@ impl Generator<'_> {
         let length = u32::try_from(self.random.below(100)).expect("small");
         self.out.push(word);
         self.out.ours.push_str(&length.to_string());
-        self.out.libpcap.push_str(&(length + ETHERNET).to_string());
+        self.out.libpcap.push_str(&(length + self.overhead()).to_string());
         None
+    }
+
+    /// What libpcap's lengths have more than ours.
+    fn overhead(&self) -> u32 {
+        if self.is_tagged { ETHERNET + TAG } else { ETHERNET }
+    }
+
+    /// What the Ethernet header says, and groups of other addresses.
+    fn hardware(&mut self) -> Option<Value> {
+        if self.random.chance(50) {
+            let words = self.random.pick(&[
+                "broadcast",
+                "multicast",
+                "ether broadcast",
+                "link multicast",
+                "ip multicast",
+                "ip6 multicast",
+            ]);
+            self.out.push(words);
+            return None;
+        }
+        let direction = self.direction();
+        let kind = if direction.is_empty() || self.random.chance(70) { "host " } else { "" };
+        let bytes = self.random.pick(&HARDWARE);
+        let whole = bytes.map(|byte| format!("{byte:02x}"));
+        let address = match self.random.below(4) {
+            0 => bytes.map(|byte| format!("{byte:x}")).join("-"),
+            1 => whole.chunks(2).map(<[String]>::concat).collect::<Vec<_>>().join("."),
+            2 => whole.concat().to_uppercase(),
+            _ => whole.join(":"),
+        };
+        self.out.push(&format!("ether {direction}{kind}{address}"));
+        // A value after it would be one more hardware address.
+        None
+    }
+
+    fn relation(&mut self, depth: usize) {
+        self.number(depth);
+        let comparison = self.random.pick(&[" = ", "==", " != ", "<", "> ", " <= ", " >="]);
+        self.out.push(comparison);
+        if self.random.chance(60) {
+            self.constant();
+        } else {
+            self.number(depth.saturating_sub(1));
+        }
+    }
+
+    /// A number of a packet, or calculated from some.
+    fn number(&mut self, depth: usize) {
+        match self.random.below(10) {
+            0 => self.constant(),
+            1 => {
+                let overhead = self.overhead();
+                self.out.ours.push_str("len");
+                self.out.libpcap.push_str("(len - ");
+                self.out.libpcap.push_str(&overhead.to_string());
+                self.out.libpcap.push(')');
+            }
+            2 if depth > 0 => {
+                self.out.push("-");
+                self.number(depth - 1);
+            }
+            3 if depth > 0 => {
+                self.out.push("(");
+                // libpcap has no parentheses around a number alone.
+                self.calculation(depth - 1);
+                self.out.push(")");
+            }
+            4..7 if depth > 0 => self.calculation(depth - 1),
+            _ => self.access(depth),
+        }
+    }
+
+    fn calculation(&mut self, depth: usize) {
+        self.number(depth);
+        let sign = self.random.pick(&["+", " - ", "*", " / ", "%", "&", " | ", "^", "<<", " >> "]);
+        self.out.push(sign);
+        if sign.contains(['/', '%', '<', '>']) && self.random.chance(70) {
+            // Neither zero nor more than 31 may stand there.
+            let number = self.random.pick(&["1", "2", "3", "8", "0x1f"]);
+            self.out.push(number);
+        } else if sign.contains(['/', '%', '<', '>']) {
+            // libpcap takes an index that it reads there for the divisor, or for how far to shift.
+            let access = self.random.pick(&["ip[9]", "tcp[13]", "udp[5]", "arp[7:1]", "ip[1 : 2]"]);
+            self.out.push(access);
+        } else {
+            self.number(depth);
+        }
+    }
+
+    fn constant(&mut self) {
+        let number = self.random.pick(&[
+            "0",
+            "1",
+            "2",
+            "4",
+            "0x10",
+            "17",
+            "20",
+            "64",
+            "80",
+            "0xff",
+            "010",
+            "tcp-syn",
+            "icmp-echo",
+            "0x0a000001",
+            "4294967295",
+            "icmp6-echo",
+            "1000",
+        ]);
+        self.out.push(number);
+    }
+
+    fn access(&mut self, depth: usize) {
+        let all = [
+            "ip", "ip", "ip6", "ip6", "tcp", "udp", "icmp", "icmp6", "arp", "rarp", "igmp", "sctp", "pim",
+            "vrrp", "ether", "link",
+        ];
+        // Behind a tag libpcap counts from another byte.
+        let headers = if self.is_tagged { &all[..14] } else { &all[..] };
+        let header = self.random.pick(headers);
+        self.out.push(header);
+        self.out.push("[");
+        match self.random.below(6) {
+            0 if depth > 0 => self.calculation(depth - 1),
+            1 => {
+                let name = self.random.pick(&["icmptype", "tcpflags", "icmp6code"]);
+                self.out.push(name);
+            }
+            _ => {
+                let index = self.random.below(44).to_string();
+                self.out.push(&index);
+            }
+        }
+        let size = self.random.pick(&["]", "]", ":1]", ":2]", " : 2 ]", ":4]"]);
+        self.out.push(size);
     }
 
     fn head(&mut self, words: &str, value: Value) -> Value {
@@ -204,6 +380,11 @@ impl Generator<'_> {
             ("port", Value::Port),
             ("portrange", Value::PortRange),
         ]);
+        if value == Value::Port && self.random.chance(20) {
+            let service = self.service(protocol);
+            self.out.push(&format!("{protocol}{direction}{kind} {service}"));
+            return value;
+        }
         self.head(&format!("{protocol}{direction}{kind}"), value)
     }
 
@@ -284,6 +465,15 @@ impl Generator<'_> {
             0 => format!("{port:#x}"),
             1 => format!("0{port:o}"),
             _ => port.to_string(),
+        }
+    }
+
+    /// A service of that transport, by a name that every system has.
+    fn service(&mut self, protocol: &str) -> &'static str {
+        match protocol {
+            "udp " => self.random.pick(&["domain", "ntp"]),
+            "tcp " => self.random.pick(&["domain", "http", "ssh"]),
+            _ => "domain",
         }
     }
 

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use dropwatch_common::program;
+
 use super::{super::tree::Expr, filter, packets::Random, try_filter};
 
 fn tree(text: &str) -> Expr {
@@ -42,6 +44,32 @@ fn expressions_print_as_they_are_meant() {
             "location gre_rcv [ip_gre] or tcp_v4_rcv+0xaa",
             "location gre_rcv[ip_gre] or location tcp_v4_rcv+0xaa",
         ),
+        ("location nft_do_chain+0x5ad/0x610 [kernel]", "location nft_do_chain+0x5ad/0x610[kernel]"),
+        ("location \"nft_do_chain+0x5ad/0x610 [nf_tables]\"", "location nft_do_chain+0x5ad/0x610[nf_tables]"),
+        ("location 0xffffffff81f62ffd", "location 0xffffffff81f62ffd"),
+        ("reason 3 or '3'", "reason 3 or reason 3"),
+        ("tcp[tcpflags]&(tcp-syn|tcp-ack)!=0", "tcp[13] & (2 | 16) != 0"),
+        ("tcp[((tcp[12:1] & 0xf0) >> 2):4] = 0x47455420", "tcp[(tcp[12] & 240) >> 2:4] = 1195725856"),
+        ("(len + 1) * 2 == 7 or -5 > - len", "(len + 1) * 2 = 7 or -5 > -len"),
+        ("ip[0] + 1 % 2 + 3 = icmptype", "ip[0] + (1 % (2 + 3)) = 0"),
+        ("ip[2:2] - 20 - 8 & 0xf <= 5", "((ip[2:2] - 20) - 8) & 15 <= 5"),
+        ("not (tcp[0] = 1) and (udp[4:2]) >= length", "not tcp[0] = 1 and udp[4:2] >= len"),
+        ("portrange 1-9 or 5-9 or 5 = tcp[0]", "portrange 1-9 or portrange 5-9 or 5 = tcp[0]"),
+        ("vlan or vlan 0xa", "vlan or vlan 10"),
+        (
+            "link src or dst 2:0:0:A:0:1 or ether host 0200.0000.0001",
+            "ether host 02:00:00:0a:00:01 or ether host 02:00:00:00:00:01",
+        ),
+        ("broadcast and ether multicast", "ether dst host ff:ff:ff:ff:ff:ff and ether multicast"),
+        ("ip multicast or ip6 multicast", "ip[16] >= 224 or ip6[24] = 255"),
+        ("port http or ssh or udp port domain", "tcp port 80 or tcp port 22 or udp port 53"),
+        ("portrange ftp-ssh or ftp-data", "tcp portrange 21-22 or tcp port 20"),
+        ("ip proto vrrp or \\ipv6-icmp", "vrrp or ip proto 58"),
+        (
+            "ether proto lldp or aarp or \\vlan",
+            "ether proto 0x88cc or ether proto 0x80f3 or ether proto 0x8100",
+        ),
+        ("netns host or host 1.2.3.4", "netns \"host\" or host 1.2.3.4"),
         ("netns self or '/run/netns/blue'", "netns self or netns /run/netns/blue"),
         ("reason NO_SOCKET or core:12", "reason NO_SOCKET or reason core:12"),
         (
@@ -68,66 +96,99 @@ fn a_bare_value_repeats_what_is_before_it() {
     assert!(try_filter("less 80 or 443").is_err());
 }
 
-/// A fault of each kind, as a user sees it.
+/// A fault of each kind.
+const FAULTS: &[&str] = &[
+    "",
+    "   ",
+    "prot 80",
+    "tcp port http",
+    "host example.org",
+    "80",
+    "port 80 or tcp or 443",
+    "tcp port 80 and",
+    "port",
+    "port 65536",
+    "port 1-9",
+    "portrange 1-",
+    "port 0x",
+    "port 09",
+    "host 10.0.0.256",
+    "host 10.0.0.0/8",
+    "net 10.0.0.1/8",
+    "net 10.0.0.0/33",
+    "net 10.0.0.0 mask 255.0.0.x",
+    "net 10.0.0.1 mask 255.0.0.0",
+    "net 2001:db8::/129",
+    "host ::1::2",
+    "ether host 02:00:00:00:00:01",
+    "host 02:00:00:00:00:01",
+    "tcp host 10.0.0.1",
+    "ip6 host 10.0.0.1",
+    "ip host ::1",
+    "icmp port 80",
+    "tcp proto 6",
+    "ip proto 256",
+    "ip proto \\updp",
+    "ether proto 6",
+    "ip6 proto host",
+    "(tcp or udp",
+    "tcp or udp)",
+    "tcp udp",
+    "tcp & udp",
+    "iface a-name-with-sixteen",
+    "iface \"eth0",
+    "iface tcp",
+    "reason NO_SOKET",
+    "netns green",
+    "location +0x1f",
+    "location tcp_v4_rcv+12",
+    "tcp[13] & 2",
+    "tcp[13] & 2 != ",
+    "tcp[13 & 2 != 0",
+    "tcp[tcpflag] = 2",
+    "tcp[0:3] = 2",
+    "tcp[] = 2",
+    "tcp[0] / 0 = 2",
+    "tcp[0] << 32 = 2",
+    "ah[0] = 1",
+    "len",
+    "len = = 5",
+    "(tcp[0] + 1 = 5",
+    "tcp[0] = 09",
+    "tcp[0] = 4294967296",
+    "udp and 5 = ",
+    "vlan 5000",
+    "vlan many",
+    "ether host 10.0.0.1",
+    "ether host 2:0:0:0:0",
+    "ether port 80",
+    "ether",
+    "ip broadcast",
+    "arp multicast",
+    "tcp dst prt 8100",
+    "src hsot 10.0.0.1",
+    "tcp prt 80",
+    "udp adn tcp",
+    "udp port http",
+    "port htpt",
+    "portrange http-many",
+    "location 0xzz",
+    "location nft_do_chain+0x5ad/610",
+    "mpls",
+    "mask 255.0.0.0",
+    "src proto 6",
+    "less",
+    "less many",
+    "tcp and \u{1b}[31m port 80",
+    "iface größe-日本 und so",
+    "iface 日本 or 日本 80",
+    "port 80 or\n\tport 80000",
+];
+
+/// As a user sees them.
 #[test]
 fn faults_are_shown() {
-    let faults = [
-        "",
-        "   ",
-        "prot 80",
-        "tcp port http",
-        "host example.org",
-        "80",
-        "port 80 or tcp or 443",
-        "tcp port 80 and",
-        "port",
-        "port 65536",
-        "port 1-9",
-        "portrange 1-",
-        "port 0x",
-        "port 09",
-        "host 10.0.0.256",
-        "host 10.0.0.0/8",
-        "net 10.0.0.1/8",
-        "net 10.0.0.0/33",
-        "net 10.0.0.0 mask 255.0.0.x",
-        "net 10.0.0.1 mask 255.0.0.0",
-        "net 2001:db8::/129",
-        "host ::1::2",
-        "ether host 02:00:00:00:00:01",
-        "host 02:00:00:00:00:01",
-        "tcp host 10.0.0.1",
-        "ip6 host 10.0.0.1",
-        "ip host ::1",
-        "icmp port 80",
-        "tcp proto 6",
-        "ip proto 256",
-        "ip proto \\updp",
-        "ether proto 6",
-        "ip6 proto host",
-        "(tcp or udp",
-        "tcp or udp)",
-        "tcp udp",
-        "tcp & udp",
-        "iface a-name-with-sixteen",
-        "iface \"eth0",
-        "iface tcp",
-        "reason NO_SOKET",
-        "netns green",
-        "location +0x1f",
-        "location tcp_v4_rcv+12",
-        "tcp[13] & 2 != 0",
-        "vlan 5",
-        "mask 255.0.0.0",
-        "src proto 6",
-        "less",
-        "less many",
-        "tcp and \u{1b}[31m port 80",
-        "iface größe-日本 und so",
-        "iface 日本 or 日本 80",
-        "port 80 or\n\tport 80000",
-    ];
-    let shown: Vec<_> = faults
+    let shown: Vec<_> = FAULTS
         .iter()
         .map(|text| {
             try_filter(text).map_or_else(|error| error.to_string(), |filter| format!("fine: {filter}"))
@@ -139,11 +200,18 @@ fn faults_are_shown() {
 #[test]
 fn what_is_too_large_is_refused() {
     let ports = |count| format!("dst port {}", vec!["80"; count].join(" or "));
-    assert_eq!(filter(&ports(64)).rules().len(), 64);
-    let error = try_filter(&ports(65)).expect_err("one too many");
-    assert!(error.problem().contains("room for 64 tests"), "{error}");
-    assert_eq!(error.span(), ports(65).len() - 2..ports(65).len());
-    assert!(try_filter(&format!("port 80 and {}", ports(63))).is_err(), "two rules for both ends");
+    let most = program::MAX_INSNS;
+    assert_eq!(filter(&ports(most)).insns().len(), most);
+    let error = try_filter(&ports(most + 1)).expect_err("one too many");
+    assert!(error.problem().contains("room for 1024 tests"), "{error}");
+    assert_eq!(error.span(), ports(most + 1).len() - 2..ports(most + 1).len());
+    assert!(try_filter(&format!("port 80 and {}", ports(most - 1))).is_err(), "two for both ends");
+    let bytes = |count| vec!["udp[0] & 1 = 1"; count].join(" or ");
+    assert_eq!(filter(&bytes(most)).insns().len(), most);
+    assert!(try_filter(&format!("{} or ip multicast", bytes(most))).is_err());
+    // What is more than bytes and a constant is tested for its header, read, calculated and compared.
+    assert!(try_filter(&format!("tcp[13] + 2 != 0 and {}", ports(most - 4))).is_ok());
+    assert!(try_filter(&format!("tcp[13] + 2 != 0 and {}", ports(most - 3))).is_err());
 }
 
 #[test]
@@ -247,5 +315,22 @@ fn word() -> impl Strategy<Value = &'static str> {
         "\\",
         "[",
         "]",
+        "tcp[13]",
+        "[0:2]",
+        "len",
+        "vlan",
+        "broadcast",
+        "multicast",
+        "2:0:0:0:0:1",
+        "http",
+        "tcp-syn",
+        "=",
+        "!=",
+        "<<",
+        "-",
+        "%",
+        "&",
+        "0x10",
+        "5",
     ])
 }

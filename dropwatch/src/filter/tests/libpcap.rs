@@ -3,16 +3,20 @@
 use std::process::Command;
 
 use dropwatch_common::{
-    packet::{ethertype, protocol},
-    rules::need,
+    packet::{Packet, ethertype, protocol},
+    program::{self, Facts, TAGGED, need},
 };
 
 use super::{
     classic::Program,
-    expressions, facts, filter,
-    packets::{Random, Sample},
-    passes,
+    decider,
+    expressions::{self, Expression},
+    facts, filter, machine,
+    packets::{HARDWARE, Random, Sample},
 };
+
+/// Numbers of VLANs.
+const VLANS: [u16; 4] = [0, 5, 10, 4095];
 
 /// How many packets each expression is tried on.
 const PACKETS: usize = 200;
@@ -22,7 +26,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Whether the oracle can be asked; where nothing may be skipped, it must be.
+/// Whether libpcap is available; where nothing may be skipped, it must be.
 fn has_tcpdump() -> bool {
     let found = Command::new("tcpdump").arg("--version").output().is_ok_and(|output| output.status.success());
     assert!(found || std::env::var_os("DROPWATCH_REQUIRE_LIVE").is_none(), "install tcpdump");
@@ -35,7 +39,7 @@ fn has_tcpdump() -> bool {
 /// What libpcap makes of an expression, before it optimises: the order of its loads is what it means.
 fn compiled(expression: &str) -> Program {
     let output = Command::new("tcpdump")
-        .args(["-O", "-ddd", "-y", "EN10MB", expression])
+        .args(["-O", "-ddd", "-y", "EN10MB", "--", expression])
         .output()
         .expect("tcpdump runs");
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -58,40 +62,83 @@ fn is_known_difference(needs: u32, sample: &Sample) -> bool {
         && next.is_some_and(|next| EXTENSIONS.contains(next))
 }
 
-/// `DROPWATCH_FILTER_CASES` and `DROPWATCH_FILTER_SEED` change how many expressions and which.
-#[test]
-fn decides_as_libpcap_does() {
-    if !has_tcpdump() {
-        return;
+/// A packet's frame with its tag, if it has one, and what is known of it.
+fn framed(random: &mut Random, sample: &Sample, tag: Option<u16>) -> (Vec<u8>, Facts) {
+    let mut frame = sample.frame(random.pick(&HARDWARE));
+    let mut facts = facts(sample.ethertype, &sample.bytes);
+    facts.link.copy_from_slice(&frame[..12]);
+    facts.known |= program::known::LINK;
+    if let Some(tag) = tag {
+        let [high, low] = tag.to_be_bytes();
+        frame.splice(12..12, [random.pick(&[0x81, 0x88, 0x91]), 0, high, low]);
+        frame[13] = if frame[12] == 0x88 { 0xa8 } else { 0 };
+        facts.tags[0] = TAGGED | tag & 0xfff;
     }
-    let seed = setting("DROPWATCH_FILTER_SEED", 1);
+    (frame, facts)
+}
+
+/// Compares decisions on random packets, of which some have a tag if that can be told apart.
+fn compare(cases: u64, seed: u64, has_tags: bool, any: impl Fn(&mut Random) -> Expression) {
     let mut random = Random::new(seed);
     let (mut compared, mut passed) = (0_u64, 0_u64);
-    for case in 0..setting("DROPWATCH_FILTER_CASES", 600) {
-        let expression = expressions::any(&mut random);
+    for case in 0..cases {
+        let expression = any(&mut random);
         let ours = filter(&expression.ours);
         assert_eq!(filter(&ours.to_string()).expression(), ours.expression(), "printed and read again");
         let program = compiled(&expression.libpcap);
+        let decider = decider(&ours);
         for _ in 0..PACKETS {
             let sample = Sample::any(&mut random);
             if is_known_difference(ours.needs(), &sample) {
                 continue;
             }
-            let expected = program.passes(&sample.frame([2, 0, 0, 0, 0, 1]));
-            let facts = facts(sample.ethertype, &sample.bytes);
+            let tag =
+                (has_tags && random.chance(80)).then(|| random.pick(&VLANS) | random.pick(&[0, 0xe000]));
+            let (frame, mut facts) = framed(&mut random, &sample, tag);
+            if ours.needs() & need::PACKET == 0 {
+                facts.packet = Packet { ethertype: sample.ethertype, ..Packet::default() };
+            }
+            let expected = program.passes(&frame);
             assert_eq!(
-                passes(&ours, &facts),
+                decider.decide(&facts, &machine::Packet::whole(&sample.bytes)) != 0,
                 expected,
-                "seed {seed} case {case}: {:?} (libpcap: {:?}) on {sample:02x?}, {facts:x?}, {:x?}",
+                "seed {seed} case {case}: {:?} (libpcap: {:?}) on {frame:02x?}, {facts:x?}, {:x?}",
                 expression.ours,
                 expression.libpcap,
-                ours.rules(),
+                ours.insns(),
             );
             compared += 1;
             passed += u64::from(expected);
         }
     }
     // A comparison in which nothing or everything passes compares nothing.
-    assert!(passed * 10 > compared && passed * 10 < compared * 9, "{passed} of {compared} pass");
+    assert!(passed * 20 > compared && passed * 20 < compared * 19, "{passed} of {compared} pass");
     println!("{passed} of {compared} pass");
+}
+
+/// `DROPWATCH_FILTER_CASES` and `DROPWATCH_FILTER_SEED` change how many expressions and which.
+#[test]
+fn decides_as_libpcap_does() {
+    if has_tcpdump() {
+        let cases = setting("DROPWATCH_FILTER_CASES", 600);
+        compare(cases, setting("DROPWATCH_FILTER_SEED", 1), false, expressions::any);
+    }
+}
+
+/// Numbers calculated from bytes of the packet, and nothing else.
+#[test]
+fn compares_numbers_as_libpcap_does() {
+    if has_tcpdump() {
+        let cases = setting("DROPWATCH_FILTER_CASES", 600);
+        compare(cases, setting("DROPWATCH_FILTER_SEED", 1), false, expressions::relation);
+    }
+}
+
+/// What comes after `vlan` is about what is inside the tag, there as here.
+#[test]
+fn looks_into_tags_as_libpcap_does() {
+    if has_tcpdump() {
+        let cases = setting("DROPWATCH_FILTER_CASES", 600) / 4;
+        compare(cases, setting("DROPWATCH_FILTER_SEED", 1), true, expressions::tagged);
+    }
 }

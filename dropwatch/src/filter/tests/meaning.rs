@@ -1,15 +1,13 @@
-//! What libpcap cannot be asked: our own words, and where we mean to differ.
-
-use std::path::Path;
+//! What libpcap cannot judge: our own terms, and intended differences.
 
 use dropwatch_common::{
     packet::{self, known, transport},
-    rules::{self, Facts, Rule, need},
+    program::{self, Facts, Insn, need},
 };
 
 use super::{
-    super::netns,
-    Set, facts, filter,
+    Filter, Host, Set, facts, filter,
+    machine::{Decider, Packet},
     packets::{Random, Sample},
     passes,
 };
@@ -136,8 +134,12 @@ fn drop_of_ours() -> Facts {
         iface,
         length: 60,
         netns: 4_026_532_100,
+        cookie: 4_026_532_100,
         reason: 70,
-        known: rules::known::LENGTH | rules::known::NETNS | rules::known::IFACE | rules::known::REASON,
+        known: program::known::LENGTH
+            | program::known::NETNS
+            | program::known::IFACE
+            | program::known::REASON,
         ..Facts::default()
     }
 }
@@ -169,6 +171,45 @@ fn our_own_words_mean_what_they_say() {
     }
 }
 
+#[test]
+fn an_interface_is_meant_by_each_of_its_names() {
+    const LONG: &str = "port-1-of-the-upper-switch";
+    // The kernel looks the names up, and says by bits which of them it has found.
+    let passes_called = |expression: &str, names: &[&str]| {
+        let filter = filter(expression);
+        let bits = filter.interfaces().iter().enumerate();
+        let found = bits.filter(|(_, name)| names.contains(&name.as_str()));
+        let names = found.fold(0, |bits, (place, _)| bits | 1 << place);
+        passes(&filter, &Facts { names, ..drop_of_ours() })
+    };
+    let long = format!("iface {LONG}");
+    for (expression, names, expected) in [
+        ("iface eth1", &[][..], false),
+        ("iface eth1", &["eth1"], true),
+        ("iface eth0", &["eth1"], true),
+        ("iface eth0 and iface eth1", &[], false),
+        ("iface eth0 and iface eth1", &["eth1"], true),
+        ("not iface eth1", &["eth1"], false),
+        (&long, &[LONG], true),
+        (&long, &[], false),
+        ("iface eth1 and iface eth2", &["eth1"], false),
+        ("iface eth1 and iface eth2", &["eth1", "eth2"], true),
+        // It is no name by its first 15 bytes.
+        ("iface eth0-and-more-than-that", &[], false),
+    ] {
+        assert_eq!(passes_called(expression, names), expected, "{expression} {names:?}");
+    }
+}
+
+#[test]
+fn a_filter_names_so_many_interfaces() {
+    let names = |count: usize| (0..count).map(|number| format!("iface n{number}")).collect::<Vec<_>>();
+    let twice = [names(64), names(64)].concat().join(" or ");
+    assert_eq!(filter(&twice).interfaces().len(), 64);
+    let error = Filter::parse(&names(65).join(" or "), &Host).expect_err("too many");
+    assert!(error.to_string().contains("room for 64 names of interfaces"), "{error}");
+}
+
 /// Not even `not` knows it: the test is simply false.
 #[test]
 fn what_the_kernel_does_not_know_is_false() {
@@ -190,7 +231,9 @@ fn equal_sets_are_one() {
 #[test]
 fn only_what_is_asked_is_needed() {
     for (expression, needs) in [
-        ("ip", need::PROTOCOL),
+        ("ip or ip6", need::ETHERTYPE),
+        ("ip[8] = 1", need::ETHERTYPE | need::BYTES),
+        ("tcp[13] = 2", need::ETHERTYPE | need::PROTOCOL | need::BYTES),
         ("tcp or icmp6", need::PROTOCOL),
         ("host 10.0.0.1", need::ADDRESSES),
         ("tcp dst port 80", need::PORTS),
@@ -211,21 +254,24 @@ fn jumps_lead_forward() {
     let mut random = Random::new(7);
     for _ in 0..500 {
         let filter = filter(&super::expressions::any(&mut random).ours);
-        let length = u8::try_from(filter.rules().len()).expect("few");
-        for (at, rule) in (0..).zip(filter.rules()) {
-            let [_, _, targets @ ..] = rule.head.to_le_bytes();
-            let leads_on = |target| target > at && target < length || target >= rules::REJECT;
-            assert!(targets.into_iter().all(leads_on), "{filter}: {rule:?}");
+        let length = u32::try_from(filter.insns().len()).expect("few");
+        for (at, insn) in (0..).zip(filter.insns()) {
+            let targets = [insn.targets & 0xffff, insn.targets >> 16];
+            let leads_on = |target| target > at && target < length || target >= u32::from(program::REJECT);
+            assert!(targets.into_iter().all(leads_on), "{filter}: {insn:?}");
         }
     }
 }
 
-/// A global of zeros, which nobody has filled in, filters nothing.
+/// A global of zeros, which was never filled in, filters nothing.
 #[test]
-fn no_rules_let_everything_pass() {
-    let nothing: [Rule; 0] = [];
-    assert!(rules::decide(&[Rule::default()][..], &Facts::default(), &super::Sets(&[])));
-    assert!(!rules::decide(&nothing[..], &Facts::default(), &super::Sets(&[])));
+fn no_instructions_let_everything_pass() {
+    let nothing: [Insn; 0] = [];
+    let decide = |insns: &[Insn]| {
+        let decider = Decider::new(insns, program::Cases::default(), Vec::new());
+        decider.decide(&Facts::default(), &Packet::whole(&[]))
+    };
+    assert_eq!((decide(&[Insn::default()]), decide(&nothing)), (1, 0));
 }
 
 /// Any bytes at all.
@@ -236,18 +282,5 @@ fn no_packet_makes_it_panic() {
         let sample = Sample::any(&mut random);
         let packet = packet::parse(&sample.bytes[..], sample.ethertype);
         assert_eq!(packet.ethertype, sample.ethertype);
-    }
-}
-
-#[test]
-fn a_namespace_is_found_by_its_path() {
-    let own = netns::number("self").expect("the own namespace");
-    assert_eq!(netns::number("/proc/self/ns/net"), Ok(own));
-    assert!(netns::number("/proc/self/status").expect_err("a file").contains("not a network namespace"));
-    assert!(netns::number("/no/such").expect_err("nothing").contains("/no/such"));
-    assert!(netns::number("..").expect_err("a directory").contains("has a name"));
-    if !Path::new("/run/netns/no-such-namespace").exists() {
-        let unknown = netns::number("no-such-namespace").expect_err("nothing");
-        assert!(unknown.contains("no network namespace 'no-such-namespace'"), "{unknown}");
     }
 }

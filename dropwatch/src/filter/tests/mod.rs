@@ -1,52 +1,42 @@
+mod cases;
 mod classic;
+mod code;
 mod expressions;
 mod grammar;
 mod libpcap;
+mod machine;
 mod meaning;
-#[path = "../../../../tests/support/packets.rs"]
-mod packets;
+mod of_row;
 
 use dropwatch_common::{
     packet,
-    rules::{self, Facts, Ranges},
+    probe::{Range, RangeSet},
+    program::{self, Facts},
 };
+use dropwatch_testing::packets;
 
-use super::{Filter, FilterError, Resolver, Set};
-use crate::check::rule::Vocabulary;
+use self::machine::Decider;
+use super::{Filter, FilterError, Set};
+use crate::fakes::Host;
 
-/// A host with two reasons and two namespaces.
-struct Host;
-
-impl Vocabulary for Host {
-    fn reason(&self, name: &str) -> Result<Vec<u32>, String> {
-        match name {
-            "NO_SOCKET" => Ok(vec![3]),
-            "NETFILTER_DROP" | "core:12" => Ok(vec![12, 70]),
-            _ => Err(format!("this kernel has no reason '{name}': did you mean 'NO_SOCKET'?")),
+/// The sets as the kernel gets them: a function is the addresses from 0x1000 to 0x10ff.
+fn ranges(sets: &[Set]) -> Vec<RangeSet> {
+    let ranges = |set: &Set| match set {
+        Set::Netns(name) if name == "blue" => vec![Range { start: 4_026_532_100, length: 1 }],
+        Set::Netns(_) => Vec::new(),
+        Set::Location(_) => vec![Range { start: 0x1000, length: 0x100 }],
+        Set::Reason { codes, .. } => {
+            codes.iter().map(|&code| Range { start: code.into(), length: 1 }).collect()
         }
-    }
-}
-
-impl Resolver for Host {
-    fn netns(&self, name: &str) -> Result<u32, String> {
-        match name {
-            "self" => Ok(4_026_531_840),
-            "blue" | "/run/netns/blue" => Ok(4_026_532_100),
-            _ => Err(format!("there is no network namespace '{name}'")),
+    };
+    let set = |set: &Set| {
+        let mut place = RangeSet::default();
+        for (place, range) in place.0.iter_mut().zip(ranges(set)) {
+            *place = range;
         }
-    }
-}
-
-/// The sets as they are: a function is the addresses from 0x1000 to 0x10ff.
-struct Sets<'a>(&'a [Set]);
-
-impl Ranges for Sets<'_> {
-    fn contains(&self, set: u32, value: u64) -> bool {
-        match &self.0[set as usize] {
-            Set::Location(_) => (0x1000..0x1100).contains(&value),
-            Set::Reason { codes, .. } => codes.iter().any(|code| u64::from(*code) == value),
-        }
-    }
+        place
+    };
+    sets.iter().map(set).collect()
 }
 
 fn filter(text: &str) -> Filter {
@@ -59,7 +49,22 @@ fn try_filter(text: &str) -> Result<Filter, FilterError> {
 
 /// Whether a drop with these facts passes.
 fn passes(filter: &Filter, facts: &Facts) -> bool {
-    rules::decide(&filter.table().0[..], facts, &Sets(filter.sets()))
+    passes_with(filter, facts, &[])
+}
+
+/// The same with a packet of which any byte may be read.
+fn passes_with(filter: &Filter, facts: &Facts, bytes: &[u8]) -> bool {
+    cases(filter, facts, bytes) != 0
+}
+
+/// In which cases it passes, by the interpreter and by the code for the kernel alike.
+fn cases(filter: &Filter, facts: &Facts, bytes: &[u8]) -> u32 {
+    let passed = decider(filter).decide(facts, &machine::Packet::whole(bytes));
+    passed.try_into().expect("a bit for each case")
+}
+
+fn decider(filter: &Filter) -> Decider {
+    Decider::new(filter.insns(), filter.starts(), ranges(filter.sets()))
 }
 
 /// What is known of a packet by its bytes alone.
@@ -67,7 +72,7 @@ fn facts(ethertype: u16, bytes: &[u8]) -> Facts {
     Facts {
         packet: packet::parse(bytes, ethertype),
         length: bytes.len().try_into().expect("a length"),
-        known: rules::known::LENGTH,
+        known: program::known::LENGTH,
         ..Facts::default()
     }
 }

@@ -9,11 +9,16 @@ use pcap_file::pcapng::{
         interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption},
     },
 };
-use proptest::prelude::*;
+use proptest::{array, prelude::*};
 
 use super::*;
+use crate::escape::{
+    Escaped,
+    tests::{assert_safe, hostile},
+};
+use crate::fakes::{Hostile, Kernel};
 use crate::trace::{
-    drop::tests::{Small, bare_datagram, clock, datagram},
+    dropped_packet::tests::{bare_datagram, clock, datagram},
     event::{Event, tests::record},
 };
 
@@ -39,7 +44,7 @@ impl Write for &mut Disk {
 }
 
 impl Sink for &mut Disk {
-    fn cut(&mut self, length: u64) {
+    fn truncate(&mut self, length: u64) {
         self.bytes.truncate(usize::try_from(length).unwrap());
     }
 }
@@ -47,6 +52,8 @@ impl Sink for &mut Disk {
 /// What is in a file.
 #[derive(Default)]
 struct Read {
+    /// The interfaces of sections before the last one.
+    ended: Vec<Vec<InterfaceDescriptionBlock<'static>>>,
     interfaces: Vec<InterfaceDescriptionBlock<'static>>,
     packets: Vec<EnhancedPacketBlock<'static>>,
 }
@@ -58,6 +65,7 @@ fn read(bytes: &[u8]) -> Read {
         match block.expect("a whole block").into_owned() {
             ReadBlock::InterfaceDescription(interface) => read.interfaces.push(interface),
             ReadBlock::EnhancedPacket(packet) => read.packets.push(packet),
+            ReadBlock::SectionHeader(_) => read.ended.push(std::mem::take(&mut read.interfaces)),
             other => panic!("{other:?}"),
         }
     }
@@ -71,7 +79,12 @@ fn written(records: &[Vec<u8>], snaplen: u32, room: usize, with_stack: bool) -> 
     let result = records
         .iter()
         .try_for_each(|record| {
-            capture.drop(&Drop::new(Event::parse(record).unwrap(), clock(), &mut Small, with_stack))
+            capture.write(&DroppedPacket::new(
+                Event::parse(record).unwrap(),
+                clock(),
+                &mut Kernel::small(),
+                with_stack,
+            ))
         })
         .and_then(|()| capture.flush());
     drop(capture);
@@ -108,6 +121,20 @@ fn on(netns: u32, index: u32, name: &str) -> Vec<u8> {
         ..DropEvent::default()
     };
     record(head, &[], &[index as u8; 60])
+}
+
+#[test]
+fn a_section_describes_no_more_interfaces_than_readers_can_keep() {
+    let interfaces = u32::try_from(MAX_INTERFACES).expect("a number") + 2;
+    let mut records: Vec<_> = (1..=interfaces).map(|index| on(7, index, &format!("e{index}"))).collect();
+    // The first one again, after the section that knew it.
+    records.push(on(7, 1, "e1"));
+    let read = all(&records, 262_144, false);
+    assert_eq!(read.ended.len(), 1);
+    assert_eq!((read.ended[0].len(), read.interfaces.len()), (MAX_INTERFACES, 3));
+    let numbers: Vec<_> = read.packets.iter().map(|packet| packet.interface_id).collect();
+    let expected: Vec<u32> = (0..interfaces - 2).chain(0..3).collect();
+    assert_eq!(numbers, expected);
 }
 
 #[test]
@@ -215,6 +242,41 @@ proptest! {
             let read = all(std::slice::from_ref(&bytes), 262_144, true);
             prop_assert_eq!(read.packets.len(), 1);
             prop_assert!(read.packets[0].data.len() <= length + 18);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn tools_that_print_a_capture_print_no_hostile_name(
+        names in array::uniform4(hostile()),
+        iface in hostile(),
+    ) {
+        let template = datagram();
+        let event = Event::parse(&template).unwrap();
+        let mut head = DropEvent { iface: [0; 16], slots: 0, frames: 0, ..event.head };
+        let iface: Vec<u8> = iface.into_iter().take(15).take_while(|byte| *byte != 0).collect();
+        head.iface[..iface.len()].copy_from_slice(&iface);
+        let record = record(head, &[], event.bytes);
+        let mut disk = Disk { bytes: Vec::new(), room: 1 << 20 };
+        let mut capture = Capture::new(&mut disk, 262_144).unwrap();
+        let shown = DroppedPacket::new(Event::parse(&record).unwrap(), clock(), &mut Hostile(names), true);
+        capture.write(&shown).unwrap();
+        capture.flush().unwrap();
+        drop(capture);
+        let read = read(&disk.bytes);
+        for option in &read.interfaces[0].options {
+            match option {
+                InterfaceDescriptionOption::IfName(name) => {
+                    prop_assert_eq!(name.as_ref(), Escaped::new(&iface).to_string());
+                }
+                InterfaceDescriptionOption::IfDescription(text) => assert_safe(text.as_bytes(), 0),
+                _ => {}
+            }
+        }
+        for option in &read.packets[0].options {
+            let EnhancedPacketOption::Comment(comment) = option else { continue };
+            assert_safe(comment.as_bytes(), 0);
         }
     }
 }

@@ -1,0 +1,35 @@
+//! Options that several commands have.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+/// Where names of functions and lines of source come from.
+#[derive(Args, Clone, Debug)]
+pub struct SymbolArgs {
+    /// Resolve symbols with this file, a saved kallsyms or a System.map [default: /proc/kallsyms].
+    #[arg(long, value_name = "FILE")]
+    pub kallsyms: Option<PathBuf>,
+    /// Search this directory first for debug information, which gives files and lines of the source.
+    #[arg(long, value_name = "DIR")]
+    pub debug_dir: Option<PathBuf>,
+}
+
+/// What a run tells of itself.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Create this file once the probe is attached, for scripts.
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// How much is said.
+    #[command(flatten)]
+    pub diagnostics: DiagnosticArgs,
+}
+
+/// How much is said on standard error.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DiagnosticArgs {
+    /// Print diagnostics on standard error; twice, print more.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}

@@ -1,0 +1,3 @@
+mod data;
+mod lookup;
+mod rows;

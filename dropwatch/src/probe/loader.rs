@@ -1,0 +1,491 @@
+//! The BPF object, brought into the kernel: its maps, and one of its programs at the tracepoint.
+//!
+//! aya-obj reads and links the object, and aya reads the maps. What lies between is done here: aya's own loader
+//! parses the type information of the whole kernel, needed or not, which takes longer than all the rest of a start.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Pod,
+    maps::{Map, MapData},
+};
+use aya_obj::{
+    EbpfSectionKind, Object,
+    generated::{
+        BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_insn,
+        bpf_map_type::BPF_MAP_TYPE_RINGBUF,
+    },
+};
+use dropwatch_common::names;
+use nix::{
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
+    unistd::{SysconfVar, sysconf},
+};
+
+use crate::{
+    kernel::code::FunctionProbes,
+    sys::{self, NewProgram, ProgramKind},
+};
+
+/// The BPF object: the committed one, or the one `DROPWATCH_BPF_OBJECT` named when this was built.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_BPF_OBJECT"));
+
+/// The tracepoint.
+pub(crate) const TRACEPOINT: &CStr = c"kfree_skb";
+
+/// Lines of what the verifier says about a program that it refuses: the last ones say why.
+const VERIFIER_LINES: usize = 12;
+/// Room for all it says, at first and at most.
+const VERIFIER_LOG: std::ops::Range<usize> = 1 << 16..1 << 24;
+
+/// An object, and what it is loaded with.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    object: &'static [u8],
+    constants: HashMap<&'static str, Vec<u8>>,
+    sizes: HashMap<&'static str, u32>,
+    /// Bytes of a value.
+    values: HashMap<&'static str, u32>,
+    /// Bytes of a key of the maps in an array of maps.
+    inner_keys: HashMap<&'static str, u32>,
+    shared: HashMap<&'static str, Arc<OwnedFd>>,
+    /// What decides which drops pass.
+    filter: Option<Vec<bpf_insn>>,
+}
+
+/// How a program gets the tracepoint's arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arguments {
+    /// As numbers.
+    Raw,
+    /// With their types, which the kernel's type information has under this number.
+    Typed(u32),
+    /// As an iterator, whose function has this number.
+    Iterator(u32),
+    /// In the registers of a function that it is attached to.
+    Function(FunctionProbes),
+}
+
+/// A program in the kernel, not attached yet, and the maps of its object.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    maps: HashMap<String, Map>,
+    program: Arc<OwnedFd>,
+    arguments: Arguments,
+    others: HashMap<&'static str, OwnedFd>,
+}
+
+/// What the kernel refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("cannot create the map {name}")]
+    Map { name: String, source: io::Error },
+    #[error("cannot load the program {name}")]
+    Program { name: String, source: io::Error },
+    #[error("the kernel's verifier refuses the program {name}: {error}{lines}")]
+    Verifier { name: String, error: io::Error, lines: String },
+    #[error("cannot attach the program")]
+    Attach(#[source] io::Error),
+}
+
+impl Loader {
+    /// A loader of the programs at `skb:kfree_skb`.
+    pub fn kfree_skb() -> Self {
+        Self {
+            object: OBJECT,
+            constants: HashMap::new(),
+            sizes: HashMap::new(),
+            values: HashMap::new(),
+            inner_keys: HashMap::new(),
+            shared: HashMap::new(),
+            filter: None,
+        }
+    }
+
+    /// Gives a global of the object its value for this run: the verifier knows it and removes what it rules out.
+    pub fn constant<T: Pod>(mut self, name: &'static str, value: T) -> Self {
+        self.constants.insert(name, sys::bytes_of(&value).to_vec());
+        self
+    }
+
+    /// Has drops pass only if this function says so. Its only map is the one of the filter's sets.
+    pub fn filter(mut self, function: Vec<bpf_insn>) -> Self {
+        self.filter = Some(function);
+        self
+    }
+
+    /// Gives a map its number of entries, in bytes for a ring buffer.
+    pub fn max_entries(mut self, map: &'static str, entries: u32) -> Self {
+        self.sizes.insert(map, entries);
+        self
+    }
+
+    /// Gives the values of a map a size, in words.
+    pub fn value_words(mut self, map: &'static str, words: usize) -> Self {
+        self.values.insert(map, bytes(words));
+        self
+    }
+
+    /// Gives the keys of the maps in an array of maps a size, in words.
+    pub fn inner_key_words(mut self, map: &'static str, words: usize) -> Self {
+        self.inner_keys.insert(map, bytes(words));
+        self
+    }
+
+    /// Has the program use a map that another one has already.
+    pub fn share(mut self, map: &'static str, fd: Arc<OwnedFd>) -> Self {
+        self.shared.insert(map, fd);
+        self
+    }
+
+    /// Loads a program of the object with the maps that it refers to; the others are not made.
+    ///
+    /// # Errors
+    /// A [`Refused`], or an object that is not what was built for this program.
+    pub fn load(&self, program: &str, arguments: Arguments) -> Result<Loaded> {
+        self.load_with(program, arguments, &[])
+    }
+
+    /// The same with other programs, which share its maps.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn load_with(
+        &self,
+        program: &str,
+        arguments: Arguments,
+        others: &[(&'static str, Arguments)],
+    ) -> Result<Loaded> {
+        let mut object = Object::parse(self.object).context("cannot read the BPF object")?;
+        let constants = self.constants.iter().map(|(&name, value)| (name, (&value[..], true)));
+        object.patch_map_data(constants.collect()).context("cannot fill in the BPF object")?;
+        for (&name, &entries) in &self.sizes {
+            let map = object.maps.get_mut(name).with_context(|| missing(name))?;
+            map.set_max_entries(entries);
+        }
+        for (&name, &bytes) in &self.values {
+            object.maps.get_mut(name).with_context(|| missing(name))?.set_value_size(bytes);
+        }
+        let definitions: Vec<_> = object.maps.drain().collect();
+        if let Some(function) = &self.filter {
+            replace(&mut object, &definitions, function)?;
+        }
+        link(&mut object, &definitions).context("cannot link the BPF object")?;
+        let mut maps = HashMap::new();
+        let mut load = |name: &str, arguments: Arguments| {
+            let (license, mut instructions) = code(&object, name)?;
+            self.make_maps(&definitions, &mut instructions, &mut maps)?;
+            let new =
+                NewProgram { name, license: &license, instructions: &instructions, kind: arguments.kind() };
+            anyhow::Ok(load_program(&new)?)
+        };
+        let program = Arc::new(load(program, arguments)?);
+        let others = others.iter().map(|&(name, arguments)| Ok((name, load(name, arguments)?)));
+        let others = others.collect::<Result<_>>()?;
+        let maps = maps.into_iter().map(|(name, fd)| Ok((name, Map::from_map_data(MapData::from_fd(fd)?)?)));
+        Ok(Loaded { maps: maps.collect::<Result<_>>()?, program, arguments, others })
+    }
+
+    /// Makes the maps that instructions refer to by number, and puts their descriptors there.
+    ///
+    /// Those that there are already are used.
+    fn make_maps(
+        &self,
+        definitions: &[(String, aya_obj::Map)],
+        instructions: &mut [bpf_insn],
+        maps: &mut HashMap<String, OwnedFd>,
+    ) -> Result<()> {
+        for instruction in instructions.iter_mut().filter(|instruction| refers_to_map(**instruction)) {
+            let number = usize::try_from(instruction.imm).ok();
+            let (name, definition) = number
+                .and_then(|number| definitions.get(number))
+                .context("the BPF object refers to an unknown map")?;
+            let fd = match maps.entry(name.clone()) {
+                Entry::Occupied(made) => made.into_mut(),
+                Entry::Vacant(place) => {
+                    let made = match self.shared.get(&**name) {
+                        Some(shared) => shared.try_clone(),
+                        None => make_map(name, definition, self.inner_keys.get(&**name).copied()),
+                    };
+                    place.insert(made.map_err(|source| Refused::Map { name: name.clone(), source })?)
+                }
+            };
+            instruction.imm = fd.as_raw_fd();
+        }
+        Ok(())
+    }
+}
+
+impl Arguments {
+    fn kind(self) -> ProgramKind {
+        match self {
+            Self::Raw => ProgramKind::RawTracepoint,
+            Self::Typed(id) => ProgramKind::Typed(bpf_attach_type::BPF_TRACE_RAW_TP, id),
+            Self::Iterator(id) => ProgramKind::Typed(bpf_attach_type::BPF_TRACE_ITER, id),
+            Self::Function(how) => ProgramKind::Functions { at_once: how == FunctionProbes::AtOnce },
+        }
+    }
+}
+
+impl Loaded {
+    /// One of the maps, once.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn take(&mut self, name: &str) -> Result<Map> {
+        self.maps.remove(name).with_context(|| missing(name))
+    }
+
+    /// Whether the program refers to a map.
+    pub fn has(&self, name: &str) -> bool {
+        self.maps.contains_key(name)
+    }
+
+    /// One of the maps, for another program to use as well.
+    ///
+    /// # Errors
+    /// There is none of that name, or no file is to be had.
+    pub fn share(&self, name: &str) -> Result<Arc<OwnedFd>> {
+        let map = self.maps.get(name).with_context(|| missing(name))?;
+        Ok(Arc::new(map_data(map)?.fd().as_fd().try_clone_to_owned()?))
+    }
+
+    /// One of the other programs, once.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn take_program(&mut self, name: &str) -> Result<OwnedFd> {
+        self.others.remove(name).with_context(|| missing(name))
+    }
+
+    /// The program.
+    pub fn program(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.program)
+    }
+
+    /// Has the program run at each drop, or an iterator whenever it is read, while the descriptor is open.
+    ///
+    /// # Errors
+    /// `EINVAL` if the program reads an argument that the tracepoint does not have.
+    pub fn attach(&self) -> Result<OwnedFd, Refused> {
+        let program = self.program.as_fd();
+        let attached = match self.arguments {
+            Arguments::Raw => sys::attach_tracepoint(program, Some(TRACEPOINT)),
+            // It is run on request, or attached to functions.
+            Arguments::Function(_) => Err(io::ErrorKind::Unsupported.into()),
+            // The program says it itself.
+            Arguments::Typed(_) => sys::attach_tracepoint(program, None),
+            Arguments::Iterator(_) => sys::link_iterator(program),
+        };
+        attached.map_err(Refused::Attach)
+    }
+}
+
+/// What aya keeps of a map.
+fn map_data(map: &Map) -> Result<&MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) => Ok(data),
+        _ => anyhow::bail!("this kind of map is not shared"),
+    }
+}
+
+fn missing(name: &str) -> String {
+    format!("the BPF object has no {name}")
+}
+
+/// Puts the functions that are called into the programs' instructions, and each map's number in `definitions` in
+/// place of its descriptor.
+fn link(object: &mut Object, definitions: &[(String, aya_obj::Map)]) -> Result<()> {
+    let sections = object.functions.keys().map(|(section, _)| *section).collect();
+    let maps = (0..).zip(definitions).map(|(number, (name, map))| (&**name, number, map));
+    object.relocate_maps(maps, &sections)?;
+    object.relocate_calls(&sections)?;
+    Ok(())
+}
+
+/// Puts the filter's function in the place of the one that the object has.
+fn replace(object: &mut Object, definitions: &[(String, aya_obj::Map)], function: &[bpf_insn]) -> Result<()> {
+    let sets = definitions.iter().position(|(name, _)| name == names::RANGES);
+    let sets = i32::try_from(sets.with_context(|| missing(names::RANGES))?)?;
+    let place = object.functions.values_mut().find(|function| function.name == names::DECIDE);
+    let place = place.with_context(|| missing(names::DECIDE))?;
+    place.instructions = function.to_vec();
+    for instruction in place.instructions.iter_mut().filter(|instruction| refers_to_map(**instruction)) {
+        instruction.imm = sets;
+    }
+    Ok(())
+}
+
+/// The licence and the instructions of a program.
+fn code(object: &Object, name: &str) -> Result<(CString, Vec<bpf_insn>)> {
+    let program = object.programs.get(name).with_context(|| missing(name))?;
+    let function = object.functions.get(&program.function_key()).with_context(|| missing(name))?;
+    Ok((program.license.clone(), function.instructions.clone()))
+}
+
+/// Whether an instruction loads a map's descriptor, or the address of a map's value.
+fn refers_to_map(instruction: bpf_insn) -> bool {
+    const LOAD_64_BITS: u32 = BPF_LD | BPF_IMM | BPF_DW;
+    u32::from(instruction.code) == LOAD_64_BITS
+        && matches!(u32::from(instruction.src_reg()), BPF_PSEUDO_MAP_FD | BPF_PSEUDO_MAP_VALUE)
+}
+
+fn make_map(name: &str, definition: &aya_obj::Map, inner_key: Option<u32>) -> io::Result<OwnedFd> {
+    let mut definition = definition.clone();
+    if definition.map_type() == BPF_MAP_TYPE_RINGBUF as u32 {
+        let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| size.try_into().ok()).unwrap_or(0);
+        definition.set_max_entries(definition.max_entries().max(page));
+    }
+    // The inner map is like it: the kernel requires an example.
+    let inner =
+        definition.inner().map(|inner| make_map(name, &with_key(&inner, inner_key), None)).transpose()?;
+    let map = with_memory(|| sys::create_map(name, &definition, inner.as_ref().map(OwnedFd::as_fd)))?;
+    if !definition.data().is_empty() {
+        sys::fill_map(map.as_fd(), &definition)?;
+    }
+    if definition.section_kind() == EbpfSectionKind::Rodata {
+        sys::freeze_map(map.as_fd())?;
+    }
+    Ok(map)
+}
+
+/// A map like this one with keys of another size, if there is to be one.
+fn with_key(map: &aya_obj::Map, bytes: Option<u32>) -> aya_obj::Map {
+    let key = bytes.unwrap_or(map.key_size());
+    aya_obj::Map::new_from_params(map.map_type(), key, map.value_size(), map.max_entries(), map.map_flags())
+}
+
+fn bytes(words: usize) -> u32 {
+    u32::try_from(words * size_of::<u64>()).unwrap_or(u32::MAX)
+}
+
+fn load_program(program: &NewProgram<'_>) -> Result<OwnedFd, Refused> {
+    with_memory(|| sys::load_program(program, &mut [])).map_err(|error| {
+        match (program.name.to_owned(), verdict(program)) {
+            (name, lines) if lines.is_empty() => Refused::Program { name, source: error },
+            (name, lines) => Refused::Verifier { name, error, lines },
+        }
+    })
+}
+
+/// Why the kernel's verifier refuses a program, in its last words; nothing if something else refuses it.
+fn verdict(program: &NewProgram<'_>) -> String {
+    let mut log = vec![0; VERIFIER_LOG.start];
+    while let Err(error) = sys::load_program(program, &mut log)
+        && error.raw_os_error() == Some(libc::ENOSPC)
+        && log.len() < VERIFIER_LOG.end
+    {
+        log = vec![0; log.len() * 4];
+    }
+    let text = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let last = lines.len().saturating_sub(VERIFIER_LINES);
+    lines[last..].iter().flat_map(|line| ["\n    ", line]).collect()
+}
+
+/// Makes a system call that needs memory, and retries it without the limit that kernels before 5.11 have for
+/// it: they take what is beyond it for a lack of privilege.
+fn with_memory<T>(ask: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match ask() {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EPERM)
+                && setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok() =>
+        {
+            ask()
+        }
+        asked => asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::generated::BPF_LDX;
+    use dropwatch_common::{names, probe::gather};
+    use dropwatch_testing::skip;
+
+    use super::*;
+
+    #[test]
+    fn what_the_object_does_not_have_is_named() {
+        let global = Loader::kfree_skb().constant("NO_SUCH_GLOBAL", 1_u8);
+        let map = Loader::kfree_skb().max_entries("NO_SUCH_MAP", 1);
+        for (loader, name) in [(global, "NO_SUCH_GLOBAL"), (map, "NO_SUCH_MAP")] {
+            let error = loader.load(names::COUNT_DROP, Arguments::Raw).expect_err(name);
+            assert!(format!("{error:#}").contains(name), "{error:#}");
+        }
+    }
+
+    /// A program that only counts leaves out what names, chains and filters need.
+    #[test]
+    fn maps_that_a_program_does_not_use_are_not_made() {
+        let names_of = |program| {
+            let mut object = Object::parse(OBJECT).expect("the object");
+            let definitions: Vec<_> = object.maps.drain().collect();
+            link(&mut object, &definitions).expect("a linked object");
+            let (_, instructions) = code(&object, program).expect("the program");
+            let used = instructions.iter().filter(|instruction| refers_to_map(**instruction));
+            let used = used.filter_map(|instruction| definitions.get(usize::try_from(instruction.imm).ok()?));
+            used.map(|(name, _)| name.clone()).collect::<std::collections::BTreeSet<_>>()
+        };
+        let counting = names_of(names::COUNT_DROP);
+        assert!(counting.contains(names::COUNTS) && counting.contains(names::LEDGER), "{counting:?}");
+        for unused in [names::ROWS, names::CHAINS, names::RING, names::RANGES] {
+            assert!(!counting.contains(unused), "{unused} in {counting:?}");
+        }
+        let rows = names_of(names::COUNT_ROW);
+        for unused in [names::SOCKETS, names::SOCKET_BELL, "SOCKET_ROOM"] {
+            assert!(!rows.contains(unused), "{unused} in {rows:?}");
+        }
+        assert!(names_of(names::COUNT_SOCKET_ROW).contains(names::SOCKETS));
+        assert!(names_of(names::TRACE_DROP).contains(names::RING));
+    }
+
+    /// The function that is put in place of `decide` has the rest, of which the kernel rounds each part up.
+    #[test]
+    fn programs_leave_the_filter_its_part_of_the_stack() {
+        const STACK: i16 = 512;
+        const FILTER: i16 = 32;
+        const FRAME: u8 = 10;
+        let mut object = Object::parse(OBJECT).expect("the object");
+        let definitions: Vec<_> = object.maps.drain().collect();
+        link(&mut object, &definitions).expect("a linked object");
+        for name in object.programs.keys() {
+            let (_, instructions) = code(&object, name).expect("the program");
+            let of_frame = |insn: &&bpf_insn| {
+                insn.dst_reg() == FRAME || insn.src_reg() == FRAME && u32::from(insn.code) & 7 == BPF_LDX
+            };
+            let deepest = instructions.iter().filter(of_frame).map(|insn| insn.off).min().unwrap_or(0);
+            assert!(-deepest <= STACK - FILTER, "{name} uses {} bytes", -deepest);
+        }
+    }
+
+    #[test]
+    fn a_global_of_another_size_is_refused() {
+        let loader = Loader::kfree_skb().constant(names::HAS_REASON, 1_u32);
+        loader.load(names::COUNT_DROP, Arguments::Raw).expect_err("four bytes for one");
+    }
+
+    #[test]
+    fn the_verifier_is_quoted() {
+        // Without their types the arguments are numbers, through which nothing can be read.
+        let loader = Loader::kfree_skb().constant(names::GATHER, gather::LENGTH);
+        let error = loader.load(names::COUNT_ROW, Arguments::Raw).expect_err("no pointers");
+        match error.downcast_ref() {
+            Some(Refused::Verifier { lines, .. }) => {
+                assert!(lines.contains("invalid mem access"), "{lines}");
+                assert!(lines.lines().count() <= VERIFIER_LINES + 1, "{lines}");
+            }
+            Some(Refused::Map { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
+                skip("making a map needs root");
+            }
+            _ => panic!("{error:#}"),
+        }
+    }
+}
