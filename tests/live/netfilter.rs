@@ -374,8 +374,11 @@ fn beside_a_flood() {
     let text = table.wait().stdout;
     assert!(text.contains("ticket 4711") && !text.contains("ticket 42"), "{text}");
     if needs::kernel_has_reason("NO_SOCKET") {
-        let mut rows = text.lines().filter(|line| line.contains("dropwatch-"));
-        assert!(rows.next().is_some_and(|first| first.contains("dropwatch-few")), "{text}");
+        // What the queue of a busy CPU refused is a loss of the flood, and there may be more of those.
+        let row = |of: &str| {
+            text.lines().position(|line| line.contains(of)).unwrap_or_else(|| panic!("{of}: {text}"))
+        };
+        assert!(row("NETFILTER_DROP") < row("NO_SOCKET"), "{text}");
     }
 }
 
