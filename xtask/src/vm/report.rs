@@ -43,9 +43,23 @@ pub struct Outcome {
     pub took: Duration,
     /// Why the run failed, if the tests themselves do not show it.
     pub error: Option<String>,
+    /// The tests that failed, by their names.
+    pub failures: Vec<String>,
+    /// The tests that failed, and then passed alone in a fresh guest.
+    pub second_tries: Vec<String>,
+    /// Whether the lines that come are names of failed tests.
+    lists_failures: bool,
 }
 
+/// How many failed tests of a kernel are run a second time. More of them are no accident.
+const SECOND_TRIES: usize = 2;
+
 impl Outcome {
+    /// Nothing yet, of this kernel.
+    pub fn of(kernel: &str) -> Self {
+        Self { kernel: kernel.to_string(), ..Self::default() }
+    }
+
     /// Notes the result in a line of the guest's output.
     pub fn hear(&mut self, line: &str) {
         if let Some(result) = Tally::of_line(line) {
@@ -54,6 +68,28 @@ impl Outcome {
         self.cases.extend(Case::of_line(line));
         if line.starts_with("| ") {
             self.table.push(line.to_string());
+        }
+        match line.strip_prefix("    ") {
+            Some(name) if self.lists_failures => self.failures.push(name.to_string()),
+            _ => self.lists_failures = line == "failures:",
+        }
+    }
+
+    /// What to run a second time: few tests, whose names are all known, on a kernel that is still well.
+    pub fn doubtful(&self) -> Option<&[String]> {
+        let names = &self.failures;
+        let is_known = names.len() == self.tally.failed && self.error.is_none();
+        (is_known && (1..=SECOND_TRIES).contains(&names.len())).then_some(names)
+    }
+
+    /// Takes in how the second try of all failed tests did. They have passed if all of them passed now.
+    pub fn learn(&mut self, second: Self) {
+        self.cases.extend(second.cases);
+        let wanted = Tally { passed: self.failures.len(), ..Tally::default() };
+        if second.tally == wanted && second.error.is_none() {
+            self.tally.passed += self.tally.failed;
+            self.tally.failed = 0;
+            self.second_tries = std::mem::take(&mut self.failures);
         }
     }
 
@@ -71,6 +107,7 @@ pub fn tables(outcomes: &[Outcome]) -> String {
         let result = match &outcome.error {
             Some(error) => error.lines().next().unwrap_or_default().to_string(),
             None if failed > 0 => "FAILED".into(),
+            None if !outcome.second_tries.is_empty() => "ok at the second try".into(),
             None => "ok".into(),
         };
         let figures = [passed, failed, skipped].map(|figure| figure.to_string());
@@ -78,6 +115,11 @@ pub fn tables(outcomes: &[Outcome]) -> String {
         rows.push([vec![outcome.kernel.clone()], figures.to_vec(), vec![seconds, result]].concat());
     }
     let mut text = aligned(&rows);
+    for Outcome { kernel, second_tries, .. } in outcomes {
+        for name in second_tries {
+            let _ = writeln!(text, "{kernel}: failed, and passed alone in a fresh guest: {name}");
+        }
+    }
     let names: BTreeSet<_> =
         outcomes.iter().flat_map(|outcome| &outcome.cases).map(|case| &case.name).collect();
     if !names.is_empty() {
@@ -124,7 +166,7 @@ mod tests {
     use super::*;
 
     fn outcome(kernel: &str, lines: &[&str]) -> Outcome {
-        let mut outcome = Outcome { kernel: kernel.into(), ..Outcome::default() };
+        let mut outcome = Outcome::of(kernel);
         for line in lines {
             outcome.hear(line);
         }
@@ -160,6 +202,52 @@ mod tests {
         assert_eq!(lines[1], "5.10    2       0       1        0        ok");
         assert_eq!(lines[2], "6.1     1       1       0        0        FAILED");
         assert_eq!(lines[5], "nft   5     4!=5");
+    }
+
+    /// What a guest prints of a failed test, and then of others.
+    const FAILED: &[&str] = &[
+        "test names::one ... FAILED",
+        "    indented as a name, but none",
+        "failures:",
+        "    names::one",
+        "",
+        "    neither is this",
+        "test result: FAILED. 1 passed; 1 failed; 0 ignored",
+    ];
+
+    /// One that passes alone in a fresh guest has passed, and is named; one that fails, is skipped or dies has not.
+    #[test]
+    fn a_failed_test_has_a_second_try() {
+        let learned = |second: Outcome| {
+            let mut first = outcome("6.1", FAILED);
+            assert_eq!(first.doubtful(), Some(&["names::one".to_string()][..]));
+            first.learn(second);
+            first
+        };
+        let good = learned(outcome("6.1", &["test result: ok. 1 passed; 0 failed; 0 ignored"]));
+        assert_eq!(good.tally, Tally { passed: 2, ..Tally::default() });
+        let text = tables(&[good]);
+        assert!(text.contains("ok at the second try"), "{text}");
+        assert!(text.contains("6.1: failed, and passed alone in a fresh guest: names::one"), "{text}");
+        let skipped = outcome("6.1", &["test result: ok. 0 passed; 0 failed; 1 ignored"]);
+        let dead = Outcome { error: Some("it timed out".into()), ..outcome("6.1", &[]) };
+        for bad in [outcome("6.1", FAILED), skipped, dead] {
+            assert!(learned(bad).failed());
+        }
+    }
+
+    /// Many failures are no accident, and those of a kernel that died are not all of them.
+    #[test]
+    fn many_failures_have_no_second_try() {
+        let names = ["failures:", "    one", "    two", "    three"];
+        let many =
+            outcome("7", &[&names[..], &["test result: FAILED. 0 passed; 3 failed; 0 ignored"]].concat());
+        let dead = Outcome { error: Some("the guest's kernel failed".into()), ..outcome("7", FAILED) };
+        let unnamed = outcome("7", &["test result: FAILED. 0 passed; 1 failed; 0 ignored"]);
+        let good = outcome("7", &["test result: ok. 3 passed; 0 failed; 0 ignored"]);
+        for none in [many, dead, unnamed, good] {
+            assert_eq!(none.doubtful(), None);
+        }
     }
 
     /// A guest that died before its tests is not a success with nothing to do.
