@@ -163,17 +163,17 @@ impl WatchConfig {
             view: view(&args.show, format)?,
             query: Query {
                 by,
-                max_rows: max_rows(args.max_rows)?,
+                max_rows: max_rows(args.count.max_rows)?,
                 filter: filter(args.filter.as_deref(), host)?,
                 interfaces: Vec::new(),
             },
             explain: args.show.explain.then_some(entering as Enter),
             rules: if args.show.nft { Rules::Trace } else { Rules::Compare },
-            kallsyms: args.symbols.kallsyms.clone(),
-            debug_dir: debug_dir(args.symbols.debug_dir.as_ref())?,
+            kallsyms: args.count.symbols.kallsyms.clone(),
+            debug_dir: debug_dir(args.count.symbols.debug_dir.as_ref())?,
             ready_file: ready_file(&args.run)?,
             cost: args.cost,
-            counters: !args.no_counters
+            counters: !args.count.no_counters
                 && args.filter.is_none()
                 && interval(&args.interval)? >= SHORTEST_WITH_COUNTERS,
             words: args.lookup_method.is_some() && !std::io::stdin().is_terminal(),

@@ -15,7 +15,7 @@ use std::{ffi::OsString, path::PathBuf};
 pub use dig::DigArgs;
 pub use explain::ExplainArgs;
 pub use serve::ServeArgs;
-pub use shared::{DiagnosticArgs, RunArgs, SymbolArgs};
+pub use shared::{CountArgs, DiagnosticArgs, RunArgs, SymbolArgs};
 pub use top::TopArgs;
 pub use trace::TraceArgs;
 
@@ -175,18 +175,12 @@ pub struct WatchArgs {
     /// Which rows a report shows, and how.
     #[command(flatten)]
     pub show: ShowArgs,
-    /// Room for distinct keys in the kernel; what does not fit is counted as lost.
-    #[arg(long, value_name = "N", default_value_t = 16384)]
-    pub max_rows: u32,
-    /// Where names of functions and lines of source come from.
+    /// How drops are counted and named.
     #[command(flatten)]
-    pub symbols: SymbolArgs,
+    pub count: CountArgs,
     /// Measure the probe itself (BPF statistics: host-wide while on): runs, ns per run.
     #[arg(long)]
     pub cost: bool,
-    /// Leave out the kernel's own counters of losses that the tracepoint does not see.
-    #[arg(long)]
-    pub no_counters: bool,
     /// What a run tells of itself.
     #[command(flatten)]
     pub run: RunArgs,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{FILTER_HELP, RunArgs, SymbolArgs, complete};
+use super::{CountArgs, FILTER_HELP, RunArgs, complete};
 
 /// Options of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -27,18 +27,12 @@ pub struct ServeArgs {
     /// How often counts are read: what a client gets is at most so old.
     #[arg(short, long, value_name = "DUR", default_value = "1s")]
     pub interval: String,
-    /// Room for distinct keys in the kernel; what does not fit is counted as lost.
-    #[arg(long, value_name = "N", default_value_t = 16384)]
-    pub max_rows: u32,
-    /// Where names of functions come from.
+    /// How drops are counted and named.
     #[command(flatten)]
-    pub symbols: SymbolArgs,
+    pub count: CountArgs,
     /// Measure the probe itself (BPF statistics: host-wide while on): runs, seconds.
     #[arg(long)]
     pub cost: bool,
-    /// Leave out the kernel's own counters of losses that the tracepoint does not see.
-    #[arg(long)]
-    pub no_counters: bool,
     /// What a run tells of itself.
     #[command(flatten)]
     pub run: RunArgs,

@@ -4,6 +4,20 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+/// How drops are counted and named, where counts are read again and again.
+#[derive(Args, Clone, Debug)]
+pub struct CountArgs {
+    /// Room for distinct keys in the kernel; what does not fit is counted as lost.
+    #[arg(long, value_name = "N", default_value_t = 16384)]
+    pub max_rows: u32,
+    /// Where names of functions and lines of source come from.
+    #[command(flatten)]
+    pub symbols: SymbolArgs,
+    /// Leave out the kernel's own counters of losses that the tracepoint does not see.
+    #[arg(long)]
+    pub no_counters: bool,
+}
+
 /// Where names of functions and lines of source come from.
 #[derive(Args, Clone, Debug)]
 pub struct SymbolArgs {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{BY_HELP, FILTER_HELP, RunArgs, SymbolArgs, complete};
+use super::{BY_HELP, CountArgs, FILTER_HELP, RunArgs, complete};
 
 /// What `dropwatch top --help` ends with.
 pub const TOP_HELP: &str = "\
@@ -28,15 +28,9 @@ pub struct TopArgs {
     /// Also look at the counts at this step: PEAK is then the largest rate within one step, not within one interval.
     #[arg(long, value_name = "DUR")]
     pub peak: Option<String>,
-    /// Room for distinct keys in the kernel; what does not fit is counted as lost.
-    #[arg(long, value_name = "N", default_value_t = 16384)]
-    pub max_rows: u32,
-    /// Where names of functions and lines of source come from.
+    /// How drops are counted and named.
     #[command(flatten)]
-    pub symbols: SymbolArgs,
-    /// Leave out the kernel's own counters of losses that the tracepoint does not see.
-    #[arg(long)]
-    pub no_counters: bool,
+    pub count: CountArgs,
     /// What a run tells of itself.
     #[command(flatten)]
     pub run: RunArgs,

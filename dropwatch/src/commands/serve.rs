@@ -44,7 +44,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let signals = Signals::of_a_run()?;
     let (kernel, notices) = (KernelBtf::default(), notices());
     let namespaces = namespaces::of_this_host(&kernel);
-    let host = Host::new(&kernel, &namespaces).with_symbols(args.symbols.kallsyms.as_deref());
+    let host = Host::new(&kernel, &namespaces).with_symbols(args.count.symbols.kallsyms.as_deref());
     let config = ServeConfig::new(args, &host)?;
     let access = config.web_config.as_deref().map(|file| Access::load(file, notices.clone())).transpose();
     let access =

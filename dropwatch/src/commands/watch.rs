@@ -42,7 +42,7 @@ pub fn run(args: &WatchArgs) -> Result<(), Failure> {
     let signals = Signals::of_a_run()?;
     let (kernel, notices) = (KernelBtf::default(), Notices::to_stderr());
     let namespaces = namespaces::of_this_host(&kernel);
-    let host = Host::new(&kernel, &namespaces).with_symbols(args.symbols.kallsyms.as_deref());
+    let host = Host::new(&kernel, &namespaces).with_symbols(args.count.symbols.kallsyms.as_deref());
     let config = WatchConfig::new(args, &host)?;
     let ready = ReadyFile::prepare(config.ready_file.as_deref())?;
     preflight::check(&needs(&config), &notices)?;

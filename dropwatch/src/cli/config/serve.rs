@@ -93,16 +93,16 @@ impl ServeConfig {
             interval,
             query: Query {
                 by: by(args.by.as_deref())?,
-                max_rows: max_rows(args.max_rows)?,
+                max_rows: max_rows(args.count.max_rows)?,
                 filter: filter(args.filter.as_deref(), host)?,
                 interfaces: Vec::new(),
             },
             max_series: args.max_series,
-            kallsyms: args.symbols.kallsyms.clone(),
-            debug_dir: debug_dir(args.symbols.debug_dir.as_ref())?,
+            kallsyms: args.count.symbols.kallsyms.clone(),
+            debug_dir: debug_dir(args.count.symbols.debug_dir.as_ref())?,
             ready_file: ready_file(&args.run)?,
             cost: args.cost,
-            counters: !args.no_counters && args.filter.is_none() && interval >= SHORTEST_WITH_COUNTERS,
+            counters: !args.count.no_counters && args.filter.is_none() && interval >= SHORTEST_WITH_COUNTERS,
         })
     }
 

@@ -74,7 +74,7 @@ impl TopConfig {
         let interval = interval(&args.interval)?;
         let keys = by(args.by.as_deref(), Format::Table)?;
         let asked = Asked { by: words(&keys), filter: args.filter.clone().unwrap_or_default() };
-        let query = asked.query(max_rows(args.max_rows)?, host).map_err(|fault| match fault {
+        let query = asked.query(max_rows(args.count.max_rows)?, host).map_err(|fault| match fault {
             Fault::Keys(problem) => Failure::Usage(problem),
             Fault::Filter(error) => Failure::Usage(format!("invalid value for '--filter': {error}")),
         })?;
@@ -84,10 +84,10 @@ impl TopConfig {
             all: args.all,
             asked,
             query,
-            kallsyms: args.symbols.kallsyms.clone(),
-            debug_dir: debug_dir(args.symbols.debug_dir.as_ref())?,
+            kallsyms: args.count.symbols.kallsyms.clone(),
+            debug_dir: debug_dir(args.count.symbols.debug_dir.as_ref())?,
             ready_file: ready_file(&args.run)?,
-            counters: !args.no_counters && interval >= SHORTEST_WITH_COUNTERS,
+            counters: !args.count.no_counters && interval >= SHORTEST_WITH_COUNTERS,
         })
     }
 

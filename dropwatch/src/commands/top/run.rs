@@ -68,7 +68,7 @@ pub fn run(args: &TopArgs) -> Result<(), Failure> {
     let namespaces = namespaces::of_this_host(&kernel);
     let config = TopConfig::new(
         args,
-        &Host::new(&kernel, &namespaces).with_symbols(args.symbols.kallsyms.as_deref()),
+        &Host::new(&kernel, &namespaces).with_symbols(args.count.symbols.kallsyms.as_deref()),
     )?;
     let ready = ReadyFile::prepare(config.ready_file.as_deref())?;
     let about = About { host: host::name().to_owned(), kernel: release() };
