@@ -201,6 +201,42 @@ fn the_daemon_set_is_consistent_and_has_the_least_privilege() {
     }
 }
 
+/// A job for CI with nothing filled in ends at once, and says what is to be filled in.
+#[test]
+fn the_placeholders_of_the_jobs_are_refused() {
+    let read = |file: &str| -> Value {
+        let text = fs::read_to_string(example(file)).expect(file);
+        serde_norway::from_str(&text).expect("YAML")
+    };
+    let (github, gitlab) = (read("ci/github.yml"), read("ci/gitlab.yml"));
+    let gitlab = at(&gitlab, "/lost-packets");
+    for (script, variables, name) in [
+        (at(&github, "/jobs/drops/steps/1/run"), at(&github, "/env"), "DROPWATCH"),
+        (at(gitlab, "/before_script/0"), at(gitlab, "/variables"), "DROPWATCH_URL"),
+    ] {
+        // Nothing but the shell itself can run: what comes after must not be reached.
+        let run = |value: &str| {
+            let script = script.as_str().expect("a script");
+            let output = Command::new("/bin/bash")
+                .args(["-e", "-c", script])
+                .env_clear()
+                .env("PATH", "/nowhere")
+                .env(name, value)
+                .output();
+            let output = output.expect("bash");
+            (
+                output.status.code(),
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+            )
+        };
+        let (status, said) = run(variables[name].as_str().expect("a value"));
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(&format!("{name} ")) && said.contains("placeholder"), "{said}");
+        let (_, said) = run("https://packages.test/dropwatch.tar.gz");
+        assert!(!said.contains("placeholder"), "{said}");
+    }
+}
+
 /// The container's arguments and the unit's are a command line of ours, and the port is the one that is opened.
 #[test]
 fn the_command_lines_of_the_examples_are_understood() {
