@@ -61,6 +61,11 @@ impl Arch {
         })
     }
 
+    /// The emulator of a single program.
+    pub fn emulator(self) -> String {
+        format!("qemu-{}-static", self.name())
+    }
+
     /// The emulator's own options.
     pub fn machine(self) -> &'static [&'static str] {
         match self {

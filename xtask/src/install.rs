@@ -94,10 +94,11 @@ pub static PACKAGING: [Need; 5] = [
     },
 ];
 
-/// The checkers of packages.
-pub static LINTERS: [Need; 2] = [
+/// The checks of a release.
+pub static LINTERS: [Need; 3] = [
     Need::program("lintian", "a look at the package of Debian", &["lintian"]),
     Need::program("rpmlint", "a look at the package of RPM", &["rpmlint"]),
+    Need::program("qemu-aarch64-static", "a start of the program for arm64", &["qemu-user-static"]),
 ];
 
 /// The guests of another processor.
@@ -114,10 +115,11 @@ pub static GUESTS: [Need; 5] = [
 ];
 
 /// Bare systems.
-pub static FRESH: [Need; 5] = [
+pub static FRESH: [Need; 6] = [
     Need::program("mmdebstrap", "bare systems", &["mmdebstrap"]),
     Need::program("busybox", "a system without libraries", &["busybox-static"]),
     Need::program("rpm", "the package of RPM", &["rpm"]),
+    Need::program("buildah", "the image of a container", &["buildah"]),
     Need::program("ip", "drops in a namespace of their own", &["iproute2"]),
     Need::program("git", "a clone of the source", &["git"]),
 ];

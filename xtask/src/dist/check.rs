@@ -1,11 +1,30 @@
-//! The packages as the distributions' own checkers see them.
+//! The packages as the distributions' own checkers see them, and the programs as they start.
 
 use std::{path::Path, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::files;
-use crate::{command, workspace};
+use super::{Release, files};
+use crate::{arch::Arch, command, workspace};
+
+/// The program starts, if need be in an emulation of its processor.
+pub fn program(release: &Release, arch: Arch) -> Result<()> {
+    let program = release.out.join(release.name(arch));
+    let mut run = if arch == Arch::HERE {
+        Command::new(program)
+    } else {
+        let mut emulator = Command::new(arch.emulator());
+        emulator.arg(program);
+        emulator
+    };
+    let said = command::output(run.arg("--version"))?;
+    ensure!(
+        said.trim() == format!("dropwatch {}", release.version),
+        "the program for {} says {said}",
+        arch.name()
+    );
+    Ok(())
+}
 
 /// Fails with the first complaint.
 pub fn packages(out: &Path) -> Result<()> {

@@ -31,7 +31,7 @@ pub struct Options {
     /// Where the files go [default: target/dist]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Also run lintian and rpmlint, which must find nothing
+    /// Also start the programs, and run lintian and rpmlint, which must find nothing
     #[arg(long)]
     check: bool,
     /// Also make it all a second time, from a clone elsewhere and with another home: the files must be the same
@@ -73,7 +73,8 @@ pub fn main(options: &Options) -> Result<()> {
     copy(&workspace::root().join("packaging/Containerfile"), &release.out.join("Containerfile"))?;
     sums(&release.out)?;
     if options.check {
-        step("lintian and rpmlint".into());
+        step("a start of each program, lintian and rpmlint".into());
+        chosen.iter().try_for_each(|&arch| check::program(&release, arch))?;
         check::packages(&release.out)?;
     }
     if options.twice {

@@ -1,5 +1,6 @@
-//! `cargo xtask fresh`: what the README says, and the packages of a release, in bare systems.
+//! `cargo xtask fresh`: what the README says, and the packages and the image of a release, in bare systems.
 
+mod image;
 mod packages;
 mod system;
 
@@ -36,7 +37,7 @@ pub struct Options {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Try the packages that `cargo xtask dist` has made
+    /// Try the packages and the image of what `cargo xtask dist` has made
     Packages,
     /// Do what the README says
     Readme,
@@ -67,6 +68,7 @@ pub fn main(options: &Options) -> Result<()> {
             packages.try_with_debian(suite).with_context(|| format!("the package in a bare {suite}"))?;
         }
         packages.try_without_libraries().context("a system with busybox alone")?;
+        image::try_images().context("the image of a container")?;
     }
     if options.has(Part::Readme) {
         for suite in options.suites(&SUITES) {

@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// Certificates that were added to Debian's.
 const TRUSTED: &str = "/usr/local/share/ca-certificates";
 
+/// What keeps two runs of the live tests from each other's drops: there and here, it is the same file.
+const LOCK: &str = "/tmp/dropwatch-live.lock";
+
 /// A bare system, which is removed at the end.
 pub struct System {
     root: TempDir,
@@ -85,9 +88,10 @@ impl System {
     fn command(&self, line: &str) -> Command {
         const INSIDE: &str = "mount --make-rprivate / && mount --rbind /proc \"$0/proc\" && mount --rbind /sys \"$0/sys\" && \
             mount --rbind /dev \"$0/dev\" && mount -t tmpfs run \"$0/run\" && \
+            : >>\"$2\" && : >>\"$0$2\" && mount --bind \"$2\" \"$0$2\" && \
             exec chroot \"$0\" sh -c \"cd /src 2>/dev/null || cd /; $1\"";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", INSIDE]).arg(self.root()).arg(line);
+        command.args(["--mount", "sh", "-c", INSIDE]).arg(self.root()).arg(line).arg(LOCK);
         let kept = ["PATH", "TERM"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
         command.env_clear().envs(kept).env("HOME", "/root").env("DEBIAN_FRONTEND", "noninteractive");
         command
