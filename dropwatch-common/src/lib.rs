@@ -169,11 +169,15 @@ pub mod names {
     pub const DIG_CALL: &str = "dig_call";
     /// The program of `dig` where functions return.
     pub const DIG_RETURN: &str = "dig_return";
+    /// The program of `dig` for both, on kernels that run one at both ends of a function.
+    pub const DIG_SESSION: &str = "dig_session";
+    /// The function that says at which of them [`DIG_SESSION`] is, in whose place a call of the kernel's own is put.
+    pub const IS_RETURN: &str = "is_return";
     /// The program that reads the kernel's text, a raw tracepoint that is only run on request.
     pub const READ_TEXT: &str = "read_text";
     /// Array of one, [`TEXT`](crate::dig::TEXT) bytes: what it has read.
     pub const TEXT: &str = "TEXT";
-    /// Hash map: the number of a [`Walk`](crate::dig::Walk) to the task that has it.
+    /// Array: the number of a [`Walk`](crate::dig::Walk) to the task that has it; 0 if none has.
     pub const WALKERS: &str = "WALKERS";
     /// Ring buffer of [`Walk`](crate::dig::Walk), of packets that match.
     pub const DUG: &str = "DUG";

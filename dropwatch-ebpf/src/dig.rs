@@ -4,11 +4,10 @@
 //! in which no packet matches is thrown away. What a task is doing is known by the task's address: an interrupt's work
 //! is inside of that of the task it interrupts, and each CPU's idle task is another.
 
-use core::arch::asm;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
     helpers::generated::{
         bpf_get_attach_cookie, bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel,
         bpf_ringbuf_output,
@@ -41,7 +40,7 @@ impl Place {
     /// The task's walk, if it is in one.
     #[inline(always)]
     fn walk(self) -> Option<*mut Walk> {
-        let walker = WALKERS.get_ptr(&self.number)?;
+        let walker = WALKERS.get_ptr(self.number)?;
         // SAFETY: a value of a map, of one word.
         if unsafe { walker.read_volatile() } != self.task {
             return None;
@@ -52,11 +51,34 @@ impl Place {
     /// A new walk, unless another task has the place.
     #[inline(always)]
     fn begin(self, now: u64) -> Option<*mut Walk> {
-        WALKERS.insert(&self.number, &self.task, u64::from(BPF_NOEXIST)).ok()?;
+        if !claim(WALKERS.get_ptr_mut(self.number)?, self.task) {
+            return None;
+        }
         let walk = WALKS.get_ptr_mut(self.number)?;
         reset(walk, now);
         Some(walk)
     }
+
+    /// Another task may have the place.
+    #[inline(always)]
+    fn end(self) {
+        if let Some(walker) = WALKERS.get_ptr_mut(self.number) {
+            // SAFETY: a value of a map, of one word.
+            unsafe { walker.write_volatile(0) };
+        }
+    }
+}
+
+/// Puts a task into a free place. Whether that was free.
+///
+/// The target has no compare-and-swap before BPF v3, so `core` offers none; kernels that report functions with cookies have it.
+#[inline(always)]
+fn claim(walker: *mut u64, task: u64) -> bool {
+    let found: u64;
+    // SAFETY: the pointer is a value of a map, aligned to 8 and alive while the program runs. The instruction is
+    // `r0 = cmpxchg_64(r1 + 0, r0, r2)`.
+    unsafe { asm!(".quad 0x000000f1000021db", in("r1") walker, in("r2") task, inout("r0") 0_u64 => found) };
+    found == 0
 }
 
 #[inline(always)]
@@ -90,35 +112,34 @@ fn add(walk: *mut Walk, now: u64, value: u64, function: u16, kind: u16) -> u32 {
     }
 }
 
-/// A function is called.
+/// A function is called. Whether its return matters: it does in a walk.
+///
+/// Most calls are in none, and the first thing that is found out.
 #[inline(always)]
-pub fn call(ctx: &impl EbpfContext) {
+pub fn call(ctx: &impl EbpfContext) -> bool {
     let place = Place::of_this_task();
+    let walk = place.walk();
     // SAFETY: the context is the program's own.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    let is_root = cookie & cookie::ROOT != 0;
+    if walk.is_none() && !(is_root && is_looking()) {
+        return false;
+    }
     // SAFETY: it has no arguments and no conditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let is_root = cookie & cookie::ROOT != 0;
-    let walk = match place.walk() {
-        Some(walk) => {
-            // SAFETY: a value of a map.
-            if is_root && now.wrapping_sub(unsafe { (*walk).head.started }) > STALE {
+    let Some(walk) = walk.or_else(|| place.begin(now)) else { return false };
+    if is_root {
+        // SAFETY: a value of a map.
+        unsafe {
+            if now.wrapping_sub((*walk).head.started) > STALE {
                 reset(walk, now);
             }
-            walk
+            (*walk).head.open += 1;
         }
-        None if is_root && is_looking() => match place.begin(now) {
-            Some(walk) => walk,
-            None => return,
-        },
-        None => return,
-    };
-    if is_root {
-        // SAFETY: as above.
-        unsafe { (*walk).head.open += 1 };
     }
     let argument = cookie >> cookie::ARGUMENT_SHIFT & cookie::ARGUMENT;
     add(walk, now, argument_of(ctx, argument), cookie as u16, step::CALL);
+    true
 }
 
 /// A function returns.
@@ -143,7 +164,31 @@ pub fn returned(ctx: &impl EbpfContext) {
             bpf_ringbuf_output((&raw const DUG).cast_mut().cast(), walk.cast(), size_of::<Walk>() as u64, 0);
         }
     }
-    let _ = WALKERS.remove(&place.number);
+    place.end();
+}
+
+/// Whether a program that runs at both ends of a function is at its end.
+///
+/// The loader puts a call of the kernel's own function in its place, to which the compiler must know nothing of the answer.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn is_return(ctx: *mut c_void) -> u64 {
+    let answer: u64;
+    // SAFETY: a number.
+    unsafe { asm!("{0} = 0", out(reg) answer, in("r1") ctx, options(nostack)) };
+    answer
+}
+
+/// A function is called or returns, and the kernel runs one program for both: what that answers, 1 if the return is not to
+/// be reported.
+#[inline(always)]
+pub fn session(ctx: &impl EbpfContext) -> u32 {
+    // SAFETY: the context is the program's own.
+    if unsafe { is_return(ctx.as_ptr()) } == 0 {
+        return u32::from(!call(ctx));
+    }
+    returned(ctx);
+    0
 }
 
 /// A packet that matches is dropped: if that is in a walk, and in the place that is looked for, the walk is of interest.

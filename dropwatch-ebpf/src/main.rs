@@ -22,6 +22,8 @@ mod sample;
 mod skb;
 mod socket;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     macros::{btf_tracepoint, kprobe, kretprobe, raw_tracepoint},
     programs::{BtfTracePointContext, ProbeContext, RawTracePointContext, RetProbeContext},
@@ -177,6 +179,15 @@ pub fn dig_call(ctx: ProbeContext) -> u32 {
 pub fn dig_return(ctx: RetProbeContext) -> u32 {
     dig::returned(&ctx);
     0
+}
+
+/// Both ends of each, where the kernel runs one program for them.
+///
+/// Without the attribute of other programs at functions, which have nothing to answer: those return 0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "kprobe")]
+pub extern "C" fn dig_session(context: *mut c_void) -> u32 {
+    dig::session(&ProbeContext::new(context))
 }
 
 /// Reads a part of the kernel's text: user space runs it with an address and a length.

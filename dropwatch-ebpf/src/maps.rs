@@ -259,9 +259,9 @@ pub static SAMPLE_OFFSETS: Frozen<SampleOffsets> = Frozen(SampleOffsets {
 #[map]
 pub static WALKS: Array<Walk> = Array::with_max_entries(WALK_COUNT, 0);
 
-/// The task that has each of them.
+/// The task that has each of them; 0 if none has.
 #[map]
-pub static WALKERS: HashMap<u32, u64> = HashMap::with_max_entries(WALK_COUNT, 0);
+pub static WALKERS: Array<u64> = Array::with_max_entries(WALK_COUNT, 0);
 
 /// The walks of packets that match. User space sets the real size.
 #[map]

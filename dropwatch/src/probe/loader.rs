@@ -19,7 +19,8 @@ use aya::{
 use aya_obj::{
     EbpfSectionKind, Object,
     generated::{
-        BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_insn,
+        BPF_ALU64, BPF_AND, BPF_CALL, BPF_DW, BPF_EXIT, BPF_IMM, BPF_JMP, BPF_K, BPF_LD,
+        BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_insn,
         bpf_map_type::BPF_MAP_TYPE_RINGBUF,
     },
 };
@@ -29,10 +30,7 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-use crate::{
-    kernel::code::FunctionProbes,
-    sys::{self, NewProgram, ProgramKind},
-};
+use crate::sys::{self, Ends, NewProgram, ProgramKind};
 
 /// The BPF object: the committed one, or the one `DROPWATCH_BPF_OBJECT` named when this was built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_BPF_OBJECT"));
@@ -70,7 +68,11 @@ pub(crate) enum Arguments {
     /// As an iterator, whose function has this number.
     Iterator(u32),
     /// In the registers of a function that it is attached to.
-    Function(FunctionProbes),
+    Function,
+    /// In those of one of many functions.
+    Functions(Ends),
+    /// The same at both ends of functions. The kernel's function that says at which has this number.
+    Session(u32),
 }
 
 /// A program in the kernel, not attached yet, and the maps of its object.
@@ -175,7 +177,12 @@ impl Loader {
         }
         let definitions: Vec<_> = object.maps.drain().collect();
         if let Some(function) = &self.filter {
-            replace(&mut object, &definitions, function)?;
+            replace(&mut object, names::DECIDE, of_filter(function, &definitions)?)?;
+        }
+        for (_, arguments) in others {
+            if let Arguments::Session(is_return) = *arguments {
+                replace(&mut object, names::IS_RETURN, kernel_call(is_return).to_vec())?;
+            }
         }
         link(&mut object, &definitions).context("cannot link the BPF object")?;
         let mut maps = HashMap::new();
@@ -229,7 +236,9 @@ impl Arguments {
             Self::Raw => ProgramKind::RawTracepoint,
             Self::Typed(id) => ProgramKind::Typed(bpf_attach_type::BPF_TRACE_RAW_TP, id),
             Self::Iterator(id) => ProgramKind::Typed(bpf_attach_type::BPF_TRACE_ITER, id),
-            Self::Function(how) => ProgramKind::Functions { at_once: how == FunctionProbes::AtOnce },
+            Self::Function => ProgramKind::Function,
+            Self::Functions(ends) => ProgramKind::Functions(ends),
+            Self::Session(_) => ProgramKind::Functions(Ends::Both),
         }
     }
 }
@@ -279,7 +288,9 @@ impl Loaded {
         let attached = match self.arguments {
             Arguments::Raw => sys::attach_tracepoint(program, Some(TRACEPOINT)),
             // It is run on request, or attached to functions.
-            Arguments::Function(_) => Err(io::ErrorKind::Unsupported.into()),
+            Arguments::Function | Arguments::Functions(_) | Arguments::Session(_) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
             // The program says it itself.
             Arguments::Typed(_) => sys::attach_tracepoint(program, None),
             Arguments::Iterator(_) => sys::link_iterator(program),
@@ -310,17 +321,44 @@ fn link(object: &mut Object, definitions: &[(String, aya_obj::Map)]) -> Result<(
     Ok(())
 }
 
-/// Puts the filter's function in the place of the one that the object has.
-fn replace(object: &mut Object, definitions: &[(String, aya_obj::Map)], function: &[bpf_insn]) -> Result<()> {
+/// Puts instructions in the place of a function of the object.
+fn replace(object: &mut Object, name: &str, instructions: Vec<bpf_insn>) -> Result<()> {
+    let place = object.functions.values_mut().find(|function| function.name == name);
+    place.with_context(|| missing(name))?.instructions = instructions;
+    Ok(())
+}
+
+/// The filter's function, with the number of its map.
+fn of_filter(function: &[bpf_insn], definitions: &[(String, aya_obj::Map)]) -> Result<Vec<bpf_insn>> {
     let sets = definitions.iter().position(|(name, _)| name == names::RANGES);
     let sets = i32::try_from(sets.with_context(|| missing(names::RANGES))?)?;
-    let place = object.functions.values_mut().find(|function| function.name == names::DECIDE);
-    let place = place.with_context(|| missing(names::DECIDE))?;
-    place.instructions = function.to_vec();
-    for instruction in place.instructions.iter_mut().filter(|instruction| refers_to_map(**instruction)) {
+    let mut function = function.to_vec();
+    for instruction in function.iter_mut().filter(|instruction| refers_to_map(**instruction)) {
         instruction.imm = sets;
     }
-    Ok(())
+    Ok(function)
+}
+
+/// A function that hands its arguments on to one of the kernel's own, which answers with a byte. aya-obj resolves no such
+/// calls.
+fn kernel_call(number: u32) -> [bpf_insn; 3] {
+    let instruction = |code: u32, registers, imm| bpf_insn {
+        code: code as u8,
+        _bitfield_align_1: [],
+        _bitfield_1: registers,
+        off: 0,
+        imm,
+    };
+    let none = || bpf_insn::new_bitfield_1(0, 0);
+    [
+        instruction(
+            BPF_JMP | BPF_CALL,
+            bpf_insn::new_bitfield_1(0, BPF_PSEUDO_KFUNC_CALL as u8),
+            number.cast_signed(),
+        ),
+        instruction(BPF_ALU64 | BPF_AND | BPF_K, none(), 0xff),
+        instruction(BPF_JMP | BPF_EXIT, none(), 0),
+    ]
 }
 
 /// The licence and the instructions of a program.
@@ -406,7 +444,7 @@ fn with_memory<T>(ask: impl Fn() -> io::Result<T>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use aya_obj::generated::BPF_LDX;
+    use aya_obj::generated::{BPF_LDX, BPF_MOV};
     use dropwatch_common::{names, probe::gather};
     use dropwatch_testing::skip;
 
@@ -464,6 +502,21 @@ mod tests {
             let deepest = instructions.iter().filter(of_frame).map(|insn| insn.off).min().unwrap_or(0);
             assert!(-deepest <= STACK - FILTER, "{name} uses {} bytes", -deepest);
         }
+    }
+
+    /// What it returns says whether a return is reported. The attribute of programs at functions would have it return 0.
+    #[test]
+    fn what_runs_at_both_ends_of_functions_has_an_answer() {
+        let object = Object::parse(OBJECT).expect("the object");
+        let answers_nothing = |name| {
+            let (_, instructions) = code(&object, name).expect("the program");
+            let sets_to_0 = |insn: &bpf_insn| {
+                u32::from(insn.code) == BPF_ALU64 | BPF_MOV && insn.dst_reg() == 0 && insn.imm == 0
+            };
+            let exits = |insn: &bpf_insn| u32::from(insn.code) == BPF_JMP | BPF_EXIT;
+            instructions.windows(2).any(|pair| exits(&pair[1]) && sets_to_0(&pair[0]))
+        };
+        assert!(answers_nothing(names::DIG_CALL) && !answers_nothing(names::DIG_SESSION));
     }
 
     #[test]

@@ -125,11 +125,33 @@ pub enum ProgramKind {
     RawTracepoint,
     /// What it is attached to, and the number of its type in the kernel's type information: arguments have their types.
     Typed(bpf_attach_type, u32),
-    /// Functions, at their start or end: the arguments are in the registers.
-    Functions {
-        /// Many of them by one link.
-        at_once: bool,
-    },
+    /// A function, at its start or end: the arguments are in the registers.
+    Function,
+    /// The same of many functions by one link.
+    Functions(Ends),
+}
+
+/// Where in functions a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// At their start.
+    Start,
+    /// Where they return.
+    Return,
+    /// At both, unless the program returned 1 at the start (Linux 6.10).
+    Both,
+}
+
+impl Ends {
+    /// How such a program is attached.
+    fn attach_type(self) -> u32 {
+        // Newer than the bindings.
+        const BPF_TRACE_KPROBE_SESSION: u32 = 56;
+        match self {
+            Self::Start | Self::Return => bpf_attach_type::BPF_TRACE_KPROBE_MULTI as u32,
+            Self::Both => BPF_TRACE_KPROBE_SESSION,
+        }
+    }
 }
 
 /// A program to be loaded.
@@ -164,11 +186,12 @@ pub fn load_program(program: &NewProgram<'_>, log: &mut [u8]) -> io::Result<Owne
             attr.__bindgen_anon_3.expected_attach_type = attached_to as u32;
             attr.__bindgen_anon_3.attach_btf_id = id;
         }
-        ProgramKind::Functions { at_once } => {
+        ProgramKind::Function => {
             attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32;
-            if at_once {
-                attr.__bindgen_anon_3.expected_attach_type = bpf_attach_type::BPF_TRACE_KPROBE_MULTI as u32;
-            }
+        }
+        ProgramKind::Functions(ends) => {
+            attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32;
+            attr.__bindgen_anon_3.expected_attach_type = ends.attach_type();
         }
     }
     if !log.is_empty() {
@@ -190,8 +213,8 @@ pub fn attach_tracepoint(program: BorrowedFd<'_>, name: Option<&CStr>) -> io::Re
     bpf_new(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)
 }
 
-/// Attaches a program to the start of functions, or to their end, until the descriptor is closed (Linux 5.18). It gets the
-/// cookie of the function that it is run by.
+/// Attaches a program to functions until the descriptor is closed (Linux 5.18). It gets the cookie of the function that it is
+/// run by.
 ///
 /// # Errors
 /// `EINVAL`, `ENOENT` or `ESRCH` if one of the addresses is not the start of a function that can be traced;
@@ -199,14 +222,14 @@ pub fn attach_tracepoint(program: BorrowedFd<'_>, name: Option<&CStr>) -> io::Re
 pub fn attach_functions(
     program: BorrowedFd<'_>,
     functions: &[(u64, u64)],
-    at_end: bool,
+    ends: Ends,
 ) -> io::Result<OwnedFd> {
     let (addresses, cookies): (Vec<u64>, Vec<u64>) = functions.iter().copied().unzip();
     let mut attr = zeroed_attr();
     attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
-    attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_KPROBE_MULTI as u32;
+    attr.link_create.attach_type = ends.attach_type();
     attr.link_create.__bindgen_anon_3.kprobe_multi = bpf_attr__bindgen_ty_14__bindgen_ty_3__bindgen_ty_3 {
-        flags: if at_end { BPF_F_KPROBE_MULTI_RETURN } else { 0 },
+        flags: if ends == Ends::Return { BPF_F_KPROBE_MULTI_RETURN } else { 0 },
         cnt: u32::try_from(functions.len()).map_err(io::Error::other)?,
         syms: 0,
         addrs: addresses.as_ptr() as u64,

@@ -16,9 +16,10 @@ pub use batch::BatchReader;
 #[cfg(feature = "bpf-log")]
 pub use bpf::program_id;
 pub use bpf::{
-    AttachedTo, NewProgram, ProgramKind, ProgramStats, attach_function, attach_functions, attach_tracepoint,
-    attached_programs, bytes_of, create_map, fill_map, freeze_map, link_iterator, load_program, missed_calls,
-    open_iterator, probe_bpf, program_name, program_stats, run_program, values_of,
+    AttachedTo, Ends, NewProgram, ProgramKind, ProgramStats, attach_function, attach_functions,
+    attach_tracepoint, attached_programs, bytes_of, create_map, fill_map, freeze_map, link_iterator,
+    load_program, missed_calls, open_iterator, probe_bpf, program_name, program_stats, run_program,
+    values_of,
 };
 pub use files::{is_net_namespace, open_cgroup, readable};
 pub use mapped::MappedWords;

@@ -17,7 +17,7 @@ statistic() {
     done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
 }
 
-# The round in which pings took least, and the one in which a call and its return did.
+# The round in which pings took least, and the one in which a run of a program did.
 measure() {
     for _ in $(seq $rounds); do
         before="$(uptime) $(statistic "$1" run_cnt) $(statistic "$1" run_time_ns)"
@@ -25,8 +25,8 @@ measure() {
         echo "$before $(uptime) $(statistic "$1" run_cnt) $(statistic "$1" run_time_ns)"
     done | awk -v pings=$pings '
         { took = ($4 - $1) / pings * 1e6; if (!best || took < best) best = took }
-        { calls = ($5 - $2) / 2; each = calls ? ($6 - $3) / calls : 0; if (!least || each < least) least = each }
-        END { printf "%.0f us a ping; %.0f calls, %.0f ns each with the return\n", best, calls / pings, least }'
+        { runs = $5 - $2; each = runs ? ($6 - $3) / runs : 0; if (!least || each < least) least = each }
+        END { printf "%.0f us a ping; %.0f runs of a program, %.0f ns each\n", best, runs / pings, least }'
 }
 
 # While functions are followed: a datagram to a closed port says where.

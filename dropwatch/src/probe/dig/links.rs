@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
-use crate::{kernel::code::FunctionProbes, sys};
+use crate::{
+    kernel::code::FunctionProbes,
+    sys::{self, Ends},
+};
 
 /// The kernel refuses a list that has an address which is no start of a function that can be traced. Half of a list is
 /// attached at a time then, down to the ones that are refused: so many are left out before it is given up.
@@ -16,9 +19,21 @@ const KIND: &str = "/sys/bus/event_source/devices/kprobe/type";
 
 /// The programs that run where a function is called, and where it returns.
 #[derive(Debug)]
-pub struct Programs {
-    pub call: OwnedFd,
-    pub returned: OwnedFd,
+pub enum Programs {
+    /// Where the kernel has no sessions.
+    Two { call: OwnedFd, returned: OwnedFd },
+    /// One, which says at each call whether its return matters.
+    Session(OwnedFd),
+}
+
+impl Programs {
+    /// All of them, and what they report.
+    pub fn all(&self) -> Vec<(&'static str, &OwnedFd)> {
+        match self {
+            Self::Two { call, returned } => vec![("calls", call), ("returns", returned)],
+            Self::Session(both) => vec![("calls and returns", both)],
+        }
+    }
 }
 
 /// Links to functions, until this is dropped.
@@ -41,9 +56,14 @@ impl Links {
         programs: &Programs,
         functions: &[(u64, u64)],
     ) -> io::Result<usize> {
-        match how {
-            FunctionProbes::AtOnce => self.at_once(programs, functions),
-            FunctionProbes::Each => self.each(programs, functions),
+        match (programs, how) {
+            (Programs::Session(both), _) => self.many(both, functions, Ends::Both),
+            (Programs::Two { call, returned }, FunctionProbes::AtOnce) => {
+                // First where they end: a call that is seen has a return that is seen.
+                self.many(returned, functions, Ends::Return)?;
+                self.many(call, functions, Ends::Start)
+            }
+            (Programs::Two { call, returned }, FunctionProbes::Each) => self.each(call, returned, functions),
         }
     }
 
@@ -55,16 +75,13 @@ impl Links {
         self.links.iter().map(|link| sys::missed_calls(link.as_fd())).sum()
     }
 
-    fn at_once(&mut self, programs: &Programs, functions: &[(u64, u64)]) -> io::Result<usize> {
-        // First where they end: a call that is seen has a return that is seen.
+    fn many(&mut self, program: &OwnedFd, functions: &[(u64, u64)], ends: Ends) -> io::Result<usize> {
         let mut left = MOST_REFUSED;
-        self.halves(programs.returned.as_fd(), functions, true, &mut left)?;
-        left = MOST_REFUSED;
-        self.halves(programs.call.as_fd(), functions, false, &mut left)?;
+        self.halves(program.as_fd(), functions, ends, &mut left)?;
         Ok(MOST_REFUSED - left)
     }
 
-    fn each(&mut self, programs: &Programs, functions: &[(u64, u64)]) -> io::Result<usize> {
+    fn each(&mut self, call: &OwnedFd, returned: &OwnedFd, functions: &[(u64, u64)]) -> io::Result<usize> {
         let kind = fs::read_to_string(KIND)?.trim().parse().map_err(io::Error::other)?;
         let mut refused = 0;
         for &function in functions {
@@ -73,8 +90,7 @@ impl Links {
             }
             let link =
                 |program: &OwnedFd, at_end| sys::attach_function(program.as_fd(), kind, function, at_end);
-            let both = link(&programs.returned, true)
-                .and_then(|returned| Ok([returned, link(&programs.call, false)?]));
+            let both = link(returned, true).and_then(|returned| Ok([returned, link(call, false)?]));
             match both {
                 Ok(both) => self.links.extend(both),
                 Err(error) if is_about_one(&error) && refused < MOST_REFUSED => {
@@ -92,10 +108,10 @@ impl Links {
         &mut self,
         program: BorrowedFd<'_>,
         functions: &[(u64, u64)],
-        at_end: bool,
+        ends: Ends,
         refusals: &mut usize,
     ) -> io::Result<()> {
-        let error = match sys::attach_functions(program, functions, at_end) {
+        let error = match sys::attach_functions(program, functions, ends) {
             Ok(link) => {
                 self.links.push(link);
                 return Ok(());
@@ -111,8 +127,8 @@ impl Links {
             return Ok(());
         }
         let (first, second) = functions.split_at(functions.len() / 2);
-        self.halves(program, first, at_end, refusals)?;
-        self.halves(program, second, at_end, refusals)
+        self.halves(program, first, ends, refusals)?;
+        self.halves(program, second, ends, refusals)
     }
 }
 

@@ -6,9 +6,9 @@ pub mod text;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::maps::{Array, MapData, RingBuf};
 use dropwatch_common::{
-    dig::{Step, WalkHead},
+    dig::{Step, WALKS as WALK_COUNT, WalkHead},
     names,
 };
 
@@ -26,7 +26,7 @@ use crate::{
         source::{AttachError, Decide, FilterMaps, Filtered, TrampolineMap},
         types::KernelTypes,
     },
-    sys,
+    sys::{self, Ends},
 };
 
 /// Room for drops: `dig` needs one of them at a time.
@@ -49,7 +49,7 @@ pub struct DigProbe {
     decide: Option<Decide>,
     place: Array<MapData, u64>,
     /// Which task has which walk.
-    walkers: HashMap<MapData, u32, u64>,
+    walkers: Array<MapData, u64>,
     how: FunctionProbes,
     programs: Programs,
     /// What keeps it attached to functions.
@@ -87,11 +87,7 @@ impl DigProbe {
             .load_with(
                 names::DIG_DROP,
                 Arguments::Typed(types.layout.tracepoint.type_id),
-                &[
-                    (names::DIG_CALL, Arguments::Function(how)),
-                    (names::DIG_RETURN, Arguments::Function(how)),
-                    (names::READ_TEXT, Arguments::Raw),
-                ],
+                &[&[(names::READ_TEXT, Arguments::Raw)], &*programs(how, is_return(kernel))].concat(),
             )?;
         let filter_maps = Some(filter_maps(&mut loaded, filter)?);
         tell_names(&mut loaded, &names)?;
@@ -106,11 +102,14 @@ impl DigProbe {
             trampolines: Some(Array::try_from(loaded.take(names::TRAMPOLINES)?)?),
             decide: None,
             place: Array::try_from(loaded.take(names::DIG_PLACE)?)?,
-            walkers: HashMap::try_from(loaded.take(names::WALKERS)?)?,
+            walkers: Array::try_from(loaded.take(names::WALKERS)?)?,
             how,
-            programs: Programs {
-                call: loaded.take_program(names::DIG_CALL)?,
-                returned: loaded.take_program(names::DIG_RETURN)?,
+            programs: match loaded.take_program(names::DIG_SESSION) {
+                Ok(both) => Programs::Session(both),
+                Err(_) => Programs::Two {
+                    call: loaded.take_program(names::DIG_CALL)?,
+                    returned: loaded.take_program(names::DIG_RETURN)?,
+                },
             },
             links: Links::default(),
             _link: loaded.attach()?,
@@ -165,16 +164,12 @@ impl DigProbe {
     pub fn rest(&mut self) -> Result<()> {
         self.place.set(0, 0, 0).context("cannot set the place that is looked for")?;
         // Those in the middle of a walk will not come to its end.
-        let walking: Vec<_> = self.walkers.keys().filter_map(Result::ok).collect();
-        for walk in walking {
-            let _ = self.walkers.remove(&walk);
-        }
-        Ok(())
+        (0..WALK_COUNT).try_for_each(|walk| self.walkers.set(walk, 0, 0)).context("cannot end walks")
     }
 
     /// What the programs have cost, where BPF statistics are enabled.
     fn log_cost(&self) {
-        for (name, program) in [("calls", &self.programs.call), ("returns", &self.programs.returned)] {
+        for (name, program) in self.programs.all() {
             if let Ok(stats) = sys::program_stats(program.as_fd())
                 && let Some(each) = stats.run_time_ns.checked_div(stats.runs)
             {
@@ -193,10 +188,28 @@ impl DigProbe {
             return Ok(None);
         }
         let mut missed = self.links.missed()?;
-        for program in [&self.programs.call, &self.programs.returned] {
+        for (_, program) in self.programs.all() {
             missed += sys::program_stats(program.as_fd())?.recursion_missed.unwrap_or(0);
         }
         Ok(Some(missed))
+    }
+}
+
+/// The number of the kernel's function that says at which end of a function a program is: there since Linux 6.10, which has
+/// sessions.
+fn is_return(kernel: &KernelBtf) -> Option<u32> {
+    kernel.get().ok()?.function("bpf_session_is_return")
+}
+
+/// The programs that are attached to functions.
+fn programs(how: FunctionProbes, is_return: Option<u32>) -> Vec<(&'static str, Arguments)> {
+    let two = |call, returned| vec![(names::DIG_CALL, call), (names::DIG_RETURN, returned)];
+    match (how, is_return) {
+        (FunctionProbes::Each, _) => two(Arguments::Function, Arguments::Function),
+        (FunctionProbes::AtOnce, Some(number)) => vec![(names::DIG_SESSION, Arguments::Session(number))],
+        (FunctionProbes::AtOnce, None) => {
+            two(Arguments::Functions(Ends::Start), Arguments::Functions(Ends::Return))
+        }
     }
 }
 
@@ -221,5 +234,34 @@ impl Filtered for DigProbe {
 
     fn decide_by(&mut self, decide: Decide) {
         self.decide = Some(decide);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dropwatch_testing::skip;
+
+    use super::*;
+    use crate::probe::loader::Loader;
+
+    /// Of all kernels: what this one could not attach, its verifier reads nevertheless.
+    #[test]
+    fn the_verifier_accepts_what_follows_functions() {
+        if !nix::unistd::geteuid().is_root() {
+            return skip("loading a program needs root");
+        }
+        let Some(number) = is_return(&KernelBtf::default()) else { return skip("no sessions here") };
+        let loads = |how, is_return| {
+            let programs = programs(how, is_return);
+            Loader::kfree_skb().load_with(names::READ_TEXT, Arguments::Raw, &programs).map(drop)
+        };
+        for (how, is_return) in [
+            (FunctionProbes::AtOnce, Some(number)),
+            (FunctionProbes::AtOnce, None),
+            (FunctionProbes::Each, None),
+        ] {
+            loads(how, is_return).unwrap_or_else(|error| panic!("{how:?}, {is_return:?}: {error:#}"));
+        }
+        loads(FunctionProbes::AtOnce, Some(1)).expect_err("not the number of a function");
     }
 }
