@@ -84,8 +84,6 @@ const REFUSALS: &[Refusal] = &[
         case: "conntrack_table_full",
         sentences: &[
             "__nf_conntrack_alloc refused the packet with ENOMEM after early_drop answered 0: the table of connections is full (compare net.netfilter.nf_conntrack_count and nf_conntrack_max)",
-            // Where each function has probes of its own.
-            "no call that was followed below nf_hook_slow refused the packet: it may be one that nf_hook_slow makes through pointers",
         ],
     },
     Refusal {
@@ -176,9 +174,10 @@ pub fn trials(can_run: bool) -> Vec<Trial> {
     trials
 }
 
-/// Whether each function has probes of its own.
+/// Whether each function has probes of its own: on older kernels, and Debian's for arm64.
 fn each_has_its_own() -> bool {
-    needs::kernel_is_before(6, 12) && trial::lacking(&needs::FUNCTION_PROBES).is_some()
+    (needs::kernel_is_before(6, 12) || cfg!(target_arch = "aarch64"))
+        && trial::lacking(&needs::FUNCTION_PROBES).is_some()
 }
 
 /// Has an emulated machine run on one CPU until this is dropped. With two, guests have ended with `Oops: int3` where the

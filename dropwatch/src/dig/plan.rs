@@ -107,7 +107,12 @@ impl Plan {
         let mut scanner = Scanner { machine, code, read, seen: HashSet::new(), plan: Self::default() };
         scanner.start(wanted);
         scanner.descend(0..scanner.plan.functions.len(), wanted.depth, wanted.most);
-        scanner.add_others(&wanted.others);
+        scanner.add_others(&wanted.others, MOST_WITH_POINTERS);
+        if !wanted.others.is_empty() {
+            // Nothing is called then that is not followed.
+            let named = scanner.plan.reach.iter_mut().filter(|reach| **reach == Reach::Named);
+            named.for_each(|reach| *reach = Reach::Whole);
+        }
         scanner.plan
     }
 
@@ -125,6 +130,25 @@ impl Plan {
         let most = self.functions.len() + more;
         let mut scanner = Scanner { machine, code, read, seen, plan: self };
         scanner.descend(place..place + 1, depth, most);
+        scanner.plan
+    }
+
+    /// The same with up to so many more functions to which the pointers of one lead; what is there keeps its number.
+    #[must_use]
+    pub fn joined(
+        self,
+        (machine, function): (Machine, &Function),
+        (others, more): (&[Function], usize),
+        code: &mut impl Code,
+        read: &mut Read,
+    ) -> Self {
+        let Some(place) = self.place(function.start) else { return self };
+        let seen = self.functions.iter().map(|function| function.start).collect();
+        let most = self.functions.len() + more;
+        let mut scanner = Scanner { machine, code, read, seen, plan: self };
+        if scanner.add_others(others, most) {
+            scanner.plan.reach[place] = Reach::Whole;
+        }
         scanner.plan
     }
 
@@ -255,21 +279,20 @@ impl<C: Code> Scanner<'_, C> {
         }
     }
 
-    /// Takes functions that pointers may lead to; then nothing is called that is not followed.
-    fn add_others(&mut self, others: &[Function]) {
+    /// Takes functions that pointers may lead to. Whether all found room.
+    fn add_others(&mut self, others: &[Function], most: usize) -> bool {
         for function in others {
-            if self.plan.functions.len() < MOST_WITH_POINTERS
-                && !is_aside(&function.name.text())
-                && self.seen.insert(function.start)
-                && self.can_be_followed(function)
-            {
+            if is_aside(&function.name.text()) || !self.seen.insert(function.start) {
+                continue;
+            }
+            if self.can_be_followed(function) {
+                if self.plan.functions.len() >= most {
+                    return false;
+                }
                 self.add(function.clone(), Reach::Itself);
             }
         }
-        if !others.is_empty() {
-            let named = self.plan.reach.iter_mut().filter(|reach| **reach == Reach::Named);
-            named.for_each(|reach| *reach = Reach::Whole);
-        }
+        true
     }
 
     fn can_be_followed(&mut self, function: &Function) -> bool {
@@ -548,6 +571,18 @@ mod tests {
         let deep = plan(&wanted, &mut kernel);
         assert_eq!(names(&deep.functions), ["slow", "hook", "lookup", "other_hook"]);
         assert_eq!((deep.roots, deep.reach(hook.start)), (1, Some(Reach::Whole)));
+        let (slow, hooks) =
+            (kernel.function("slow"), ["hook", "other_hook"].map(|name| kernel.function(name)));
+        let mut join = |plan: Plan, more| {
+            plan.joined((Machine::X86, &slow), (&hooks, more), &mut kernel, &mut Read::default())
+        };
+        let joined = join(direct, 1);
+        assert_eq!(
+            (names(&joined.functions), joined.reach(slow.start)),
+            (names(&wide.functions[..2]), Some(Reach::Named))
+        );
+        let joined = join(joined, 1);
+        assert_eq!((joined.functions, joined.reach.first()), (wide.functions, Some(&Reach::Whole)));
     }
 
     /// Who calls a function that found no room is not followed as a whole; with more room what is there keeps its number.

@@ -18,7 +18,7 @@ pub(crate) mod writer;
 
 use std::{borrow::Cow, iter, ops::Range};
 
-pub use prototypes::{Prototype, Returns};
+pub use prototypes::{HOOK_STATE, PACKET, Prototype, Returns};
 pub use sysfs::{DIRECTORY, KernelBtf, LoadError, VMLINUX, modules, read, read_vmlinux};
 
 const MAGIC: u16 = 0xeb9f;

@@ -102,12 +102,12 @@ pub fn prototypes<'a>(
     found
 }
 
-/// The functions that are called with a packet, by name and module, of the kernel proper and of loaded modules.
+/// The functions that are called with all of some structures, by name and module, of the kernel proper and of loaded modules.
 #[must_use]
-pub fn functions_with_packet(kernel: &KernelBtf) -> HashSet<(String, String)> {
+pub fn functions_with(structures: &[&str], kernel: &KernelBtf) -> HashSet<(String, String)> {
     let Ok(base) = kernel.get() else { return HashSet::new() };
     let named = |module: &str, types: &Btf<'_>| -> Vec<_> {
-        types.functions_with_packet().map(|name| (name.to_owned(), module.to_owned())).collect()
+        types.functions_with(structures).map(|name| (name.to_owned(), module.to_owned())).collect()
     };
     let mut found: HashSet<_> = named(KERNEL, base).into_iter().collect();
     let directory = Path::new(btf::DIRECTORY);

@@ -33,7 +33,7 @@ use crate::{
     evidence::objects::Rules,
     filter::assume::Decision,
     kernel::{
-        btf::{KernelBtf, Prototype},
+        btf::{HOOK_STATE, KernelBtf, PACKET, Prototype},
         code::FunctionProbes,
         names::KernelNames,
         netns::entering,
@@ -435,24 +435,33 @@ impl<P: Purpose> Digger<P> {
 
     /// Follows more functions, if the one that decides may have called them. Whether it does.
     fn widen(&mut self) -> Result<bool> {
-        let Some(Following { location, wanted, plan, rounds, found: Some(found), .. }) = &self.following
+        let Some(Following { location, wanted, plan, prototypes, rounds, found: Some(found), .. }) =
+            &self.following
         else {
             return Ok(false);
         };
         let (location, rounds, how, machine) = (*location, rounds + 1, self.probe.how(), self.machine);
         let (decides, mut wanted) = (found.finding.decides.clone(), wanted.clone());
         let name = decides.source_name();
-        let why = match found.reach {
+        let calls_hooks = plan.functions.iter().zip(prototypes).any(|(function, known)| {
+            function.start == decides.start && known.as_ref().is_some_and(|known| known.is_hook)
+        });
+        let (of, reach) = ((machine, &decides), found.reach);
+        let why = match reach {
             _ if rounds > MOST_ROUNDS || wanted.below.contains(&decides) => return Ok(false),
             Some(Reach::Itself) => {
                 wanted.below.push(decides.clone());
                 format!("what {name} calls is followed for the next drop there")
             }
             Some(Reach::Named) if how == FunctionProbes::AtOnce => {
-                wanted.others = code::with_packet(&self.names.table(), &self.kernel);
+                wanted.others = code::with(&[PACKET], &self.names.table(), &self.kernel);
                 format!(
                     "{name} calls functions by pointers: all that get packets are followed for the next drop there"
                 )
+            }
+            Some(Reach::Named) if calls_hooks => {
+                wanted.others = code::with(&[PACKET, HOOK_STATE], &self.names.table(), &self.kernel);
+                format!("{name} calls hooks by pointers: they are followed for the next drop there")
             }
             Some(Reach::Named | Reach::Whole) | None => return Ok(false),
         };
@@ -464,10 +473,12 @@ impl<P: Purpose> Digger<P> {
                 self.with_code(|code, read| Plan::new(machine, &wanted, code, read))
             }
             FunctionProbes::Each => {
-                let (of, bounds) = ((machine, &decides), (DEPTH_EACH, MOST_EACH));
                 let plan = plan.clone();
                 self.probe.rest()?;
-                self.with_code(|code, read| plan.deepened(of, bounds, code, read))
+                self.with_code(|code, read| match reach {
+                    Some(Reach::Named) => plan.joined(of, (&wanted.others, MOST_EACH), code, read),
+                    _ => plan.deepened(of, (DEPTH_EACH, MOST_EACH), code, read),
+                })
             }
         };
         let Some(following) = self.attach(location, wanted, plan)? else { return Ok(false) };

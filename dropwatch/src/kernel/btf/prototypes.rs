@@ -8,7 +8,10 @@ use super::{Btf, Enum, Kind, MAX_CHAIN, Type};
 const REGISTERS: usize = 6;
 
 /// The structure of a packet.
-const PACKET: &str = "sk_buff";
+pub const PACKET: &str = "sk_buff";
+
+/// The structure with which netfilter calls its hooks.
+pub const HOOK_STATE: &str = "nf_hook_state";
 
 /// A function, as far as its calls are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,14 +63,18 @@ impl Btf<'_> {
             .collect()
     }
 
-    /// The names of functions that this type information (not its base) describes, and that are called with a packet.
-    pub fn functions_with_packet(&self) -> impl Iterator<Item = &str> {
+    /// The names of functions that this type information (not its base) describes, and that are called with all of some
+    /// structures.
+    pub fn functions_with(&self, structures: &[&str]) -> impl Iterator<Item = &str> {
         let functions = self.own_types().filter(|decl| decl.kind == Kind::Func);
-        let with_packet = functions.filter(|decl| {
+        let with_them = functions.filter(move |decl| {
             let prototype = self.get(decl.size_or_id).filter(|decl| decl.kind == Kind::FuncProto);
-            prototype.is_some_and(|prototype| self.arguments(prototype).any(|name| name == Some(PACKET)))
+            prototype.is_some_and(|prototype| {
+                let arguments: Vec<_> = self.arguments(prototype).collect();
+                structures.iter().all(|name| arguments.contains(&Some(name)))
+            })
         });
-        with_packet.filter_map(|decl| self.string(decl.name))
+        with_them.filter_map(|decl| self.string(decl.name))
     }
 
     /// The structures that arguments in registers point to.
@@ -84,7 +91,7 @@ impl Btf<'_> {
         Some(Prototype {
             returns: self.returns(prototype.size_or_id),
             packet: packet.and_then(|place| u8::try_from(place + 1).ok()),
-            is_hook: arguments.contains(&Some("nf_hook_state")),
+            is_hook: arguments.contains(&Some(HOOK_STATE)),
         })
     }
 
@@ -156,8 +163,10 @@ mod tests {
         assert_eq!(found["skb_clone"], expected(Returns::Pointer, Some(1)));
         assert_eq!(found["kfree_skb_partial"], expected(Returns::Nothing, Some(1)));
         assert!(!found.contains_key("no_such_function"));
-        let with_packet: HashSet<_> = btf.functions_with_packet().collect();
+        let with_packet: HashSet<_> = btf.functions_with(&[PACKET]).collect();
         assert!(with_packet.contains("ip_rcv") && with_packet.contains("skb_clone"));
         assert!(!with_packet.contains("fib_table_lookup"));
+        let hooks: HashSet<_> = btf.functions_with(&[PACKET, HOOK_STATE]).collect();
+        assert!(hooks.contains("nf_hook_slow") && !hooks.contains("ip_rcv"));
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     dig::plan::{Code, Function},
     kernel::{
         btf::{KernelBtf, Prototype},
-        code::{ColdParts, function_of_part, functions_with_packet, prototypes},
+        code::{ColdParts, function_of_part, functions_with, prototypes},
         kallsyms::Symbol,
         symbols::Table,
     },
@@ -54,9 +54,9 @@ pub fn of_functions(kernel: &KernelBtf, functions: &[Function]) -> Vec<Option<Pr
     names.iter().map(|name| known.get(name).cloned()).collect()
 }
 
-/// The functions that are called with a packet.
-pub fn with_packet(table: &Table, kernel: &KernelBtf) -> Vec<Function> {
-    let wanted = functions_with_packet(kernel);
+/// The functions that are called with all of some structures.
+pub fn with(structures: &[&str], table: &Table, kernel: &KernelBtf) -> Vec<Function> {
+    let wanted = functions_with(structures, kernel);
     let is_wanted = |name: &str, module: &str| {
         let name = name.split('.').next().unwrap_or(name);
         wanted.contains(&(name.to_owned(), module.to_owned()))
