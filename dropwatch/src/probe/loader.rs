@@ -19,8 +19,7 @@ use aya::{
 use aya_obj::{
     EbpfSectionKind, Object,
     generated::{
-        BPF_ALU64, BPF_AND, BPF_CALL, BPF_DW, BPF_EXIT, BPF_IMM, BPF_JMP, BPF_K, BPF_LD,
-        BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_insn,
+        BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_insn,
         bpf_map_type::BPF_MAP_TYPE_RINGBUF,
     },
 };
@@ -342,23 +341,16 @@ fn of_filter(function: &[bpf_insn], definitions: &[(String, aya_obj::Map)]) -> R
 /// A function that hands its arguments on to one of the kernel's own, which answers with a byte. aya-obj resolves no such
 /// calls.
 fn kernel_call(number: u32) -> [bpf_insn; 3] {
-    let instruction = |code: u32, registers, imm| bpf_insn {
-        code: code as u8,
-        _bitfield_align_1: [],
-        _bitfield_1: registers,
-        off: 0,
-        imm,
+    const CALL: u8 = 0x85;
+    const AND: u8 = 0x57;
+    const EXIT: u8 = 0x95;
+    /// Where the kernel's own are meant.
+    const OF_KERNEL: u8 = 2;
+    let instruction = |code, from, imm| {
+        let registers = bpf_insn::new_bitfield_1(0, from);
+        bpf_insn { code, _bitfield_align_1: [], _bitfield_1: registers, off: 0, imm }
     };
-    let none = || bpf_insn::new_bitfield_1(0, 0);
-    [
-        instruction(
-            BPF_JMP | BPF_CALL,
-            bpf_insn::new_bitfield_1(0, BPF_PSEUDO_KFUNC_CALL as u8),
-            number.cast_signed(),
-        ),
-        instruction(BPF_ALU64 | BPF_AND | BPF_K, none(), 0xff),
-        instruction(BPF_JMP | BPF_EXIT, none(), 0),
-    ]
+    [instruction(CALL, OF_KERNEL, number.cast_signed()), instruction(AND, 0, 0xff), instruction(EXIT, 0, 0)]
 }
 
 /// The licence and the instructions of a program.
@@ -444,7 +436,7 @@ fn with_memory<T>(ask: impl Fn() -> io::Result<T>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use aya_obj::generated::{BPF_LDX, BPF_MOV};
+    use aya_obj::generated::{BPF_ALU64, BPF_EXIT, BPF_JMP, BPF_LDX, BPF_MOV};
     use dropwatch_common::{names, probe::gather};
     use dropwatch_testing::skip;
 
