@@ -31,17 +31,45 @@ pub trait Bytes {
     /// `N` bytes at any offset; `None` if the packet ends before. In BPF each call reads kernel memory.
     fn far<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
-    /// Where ways of reading meet again: what has been read so far, of which the reader need not know how.
+    /// 1 if there are so many bytes, else 0.
     ///
-    /// A verifier follows each way to the end with what it has learned on it. If it knows nothing, the ways are one.
-    #[inline(always)]
-    fn meet(&self, _packet: &mut Packet) {}
+    /// A verifier follows each way through a program, with what it has learned on it, to its end: what is calculated
+    /// instead has one.
+    fn has(&self, length: u32) -> u32;
 
-    /// The same number, of which a verifier knows nothing.
+    /// `N` bytes as of [`near`](Self::near), of which those beyond the packet's end mean nothing.
+    fn raw<const OFFSET: usize, const N: usize>(&self) -> [u8; N];
+
+    /// 1 if two numbers are the same, else 0; a verifier follows one way.
+    #[inline(always)]
+    fn is_equal(&self, one: u32, other: u32) -> u32 {
+        (one == other).into()
+    }
+
+    /// The same number, of which a verifier knows nothing: ways on which it differs are one to it.
     #[inline(always)]
     fn unknown(&self, number: u32) -> u32 {
         number
     }
+}
+
+/// A number if a bit is 1, zero if it is 0.
+#[inline(always)]
+fn only_if(bit: u32, number: u32) -> u32 {
+    number & 0_u32.wrapping_sub(bit)
+}
+
+/// A word of four bytes at a fixed offset if the packet has it, else zero; and 1 or 0.
+#[inline(always)]
+fn word<const OFFSET: usize>(bytes: &(impl Bytes + ?Sized)) -> ([u8; 4], u32) {
+    let is_there = bytes.has(OFFSET as u32 + 4);
+    (only_if(is_there, u32::from_ne_bytes(bytes.raw::<OFFSET, 4>())).to_ne_bytes(), is_there)
+}
+
+/// One of these bits if 1, or the other if 0.
+#[inline(always)]
+fn either(bit: u32, one: u8, other: u8) -> u8 {
+    ((bit * u32::from(one)) | ((bit ^ 1) * u32::from(other))) as u8
 }
 
 impl Bytes for [u8] {
@@ -54,6 +82,18 @@ impl Bytes for [u8] {
     #[inline(always)]
     fn far<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.get(offset as usize..)?.first_chunk().copied()
+    }
+
+    #[inline(always)]
+    fn has(&self, length: u32) -> u32 {
+        (self.len() >= length as usize).into()
+    }
+
+    #[inline(always)]
+    fn raw<const OFFSET: usize, const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.iter_mut().zip(self.get(OFFSET..).unwrap_or_default()).for_each(|(to, from)| *to = *from);
+        bytes
     }
 }
 

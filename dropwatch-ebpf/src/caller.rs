@@ -3,25 +3,19 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
-use dropwatch_common::{
-    probe::Range,
-    trampoline::{DEPTH, Frames, Trampolines},
-};
-
-const NONE: Range = Range { start: 0, length: 0 };
+use dropwatch_common::trampoline::{self, DEPTH, Frames, PIECES, Piece, Trampolines};
 
 /// User space keeps it up to date while the program runs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.trampolines")]
-pub static mut TRAMPOLINES: Trampolines =
-    Trampolines { pages: [0; 4], returns: [NONE; 4], programs: [NONE; 32], freeing: [NONE; 8] };
+pub static mut TRAMPOLINES: Trampolines = Trampolines { pages: [0; 4], pieces: [Piece::NONE; PIECES] };
 
 /// The location itself, or the one that another tracer's return probe hides. What the call chain does not say stays as it
 /// is.
 #[inline(always)]
 pub fn location(ctx: &impl EbpfContext, location: u64) -> u64 {
     let trampolines = known();
-    if !trampolines.may_contain(location) || !trampolines.contain(location, load) {
+    if !trampolines.may_contain(location) || !trampolines.contain(location, reaches) {
         return location;
     }
     match resolve(ctx, trampolines) {
@@ -51,7 +45,7 @@ fn resolve(ctx: &impl EbpfContext, trampolines: &Trampolines) -> u64 {
         let part = chain::<PART>(ctx, first);
         let mut index = 0;
         while index < PART {
-            frames.push(trampolines.kind(part[index], load));
+            frames.push(trampolines.kind(part[index], reaches));
             index += 1;
         }
         first += PART;
@@ -73,14 +67,12 @@ fn chain<const N: usize>(ctx: &impl EbpfContext, first: usize) -> [u64; N] {
     }
 }
 
-/// Reads a range where it stands: the compiler would keep all of them for all frames, and the stack has no room for them.
+/// The same as [`trampoline::reaches`], of which the compiler knows nothing: it would branch by the answer, and the
+/// verifier follow both ways.
 #[inline(always)]
-fn load(range: &Range) -> Range {
-    // SAFETY: words of a map, either of which may be newer than the other.
-    unsafe {
-        Range {
-            start: (&raw const range.start).read_volatile(),
-            length: (&raw const range.length).read_volatile(),
-        }
-    }
+fn reaches(address: u64, other: &u64) -> u64 {
+    let mut answer = trampoline::difference(address, *other);
+    // SAFETY: a shift, which leaves the highest bit.
+    unsafe { asm!("{0} >>= 63", inout(reg) answer, options(pure, nomem, nostack, preserves_flags)) };
+    answer
 }

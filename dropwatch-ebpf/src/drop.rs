@@ -13,7 +13,7 @@ use crate::{
     link,
     maps::{GATHER, HAS_REASON, HAS_SOCK, NAMESPACES, any},
     names,
-    skb::{self, Device, Headers, Kernel},
+    skb::{self, Device, Headers, Kernel, unknown},
 };
 
 /// Zero, which the verifier does not know: user space could write it, and never does.
@@ -41,15 +41,15 @@ impl Drop {
         Self { facts: Facts::default(), bytes: Place::default(), device: Device::UNKNOWN }
     }
 
-    /// `skb:kfree_skb`: `(skb, location[, reason[, rx_sk]])`.
+    /// `skb:kfree_skb`: `(skb, location[, reason[, rx_sk]])`. `TRACED` is with all that is shown of an interface.
     #[inline(always)]
-    pub fn gather(&mut self, ctx: &BtfTracePointContext) {
-        self.gather_at(ctx, caller::location(ctx, ctx.arg(1)));
+    pub fn gather<const TRACED: bool>(&mut self, ctx: &BtfTracePointContext) {
+        self.gather_at::<TRACED>(ctx, caller::location(ctx, ctx.arg(1)));
     }
 
     /// The same where the location is known.
     #[inline(always)]
-    pub fn gather_at(&mut self, ctx: &BtfTracePointContext, location: u64) {
+    pub fn gather_at<const TRACED: bool>(&mut self, ctx: &BtfTracePointContext, location: u64) {
         let skb: Kernel = ctx.arg(0);
         self.facts.location = location;
         // The verifier knows these constants: what they rule out is removed, and with it the arguments that this
@@ -73,7 +73,7 @@ impl Drop {
         }
         if any(&GATHER, gather::IFACE | gather::NETNS) {
             let rx_sock = if HAS_SOCK.load() != 0 { ctx.arg(3) } else { core::ptr::null() };
-            self.device = skb::device(skb, rx_sock);
+            self.device = skb::device::<TRACED>(skb, rx_sock, &mut self.facts.iface);
             gather_device(&mut self.facts, &mut self.device);
         }
     }
@@ -129,18 +129,20 @@ pub fn forget<T>(facts: &mut T) {
 fn gather_device(facts: &mut Facts, device: &mut Device) {
     facts.netns = device.netns;
     // A key of maps, from where it stands: the stack has no room for a copy.
-    facts.cookie = if device.cookie == 0 { u64::from(device.netns) } else { device.cookie };
+    facts.cookie = unknown(if device.cookie == 0 { u64::from(device.netns) } else { device.cookie });
     if device.netns != 0 {
         facts.known |= known::NETNS;
     }
     if any(&GATHER, gather::NETNS_NAMES) && device.netns != 0 && !has_known_names(&facts.cookie) {
         facts.known |= known::UNDECIDED;
     }
-    if any(&GATHER, gather::IFACE_NAME) && device.read_name(&mut facts.iface) {
+    if any(&GATHER, gather::IFACE_NAME) && device.is_named != 0 {
         facts.known |= known::IFACE;
-        if any(&GATHER, gather::IFACE_NAMES) {
-            names::gather(device, facts);
-        }
+    }
+    // By these, ways differ.
+    facts.known = unknown(facts.known.into()) as u32;
+    if any(&GATHER, gather::IFACE_NAMES) && facts.known & known::IFACE != 0 {
+        names::gather(device, facts);
     }
 }
 

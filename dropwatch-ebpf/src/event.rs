@@ -14,7 +14,6 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use dropwatch_common::{
-    chain::ended,
     event::{DropEvent, LeftOut, SLOTS, known},
     probe::gather,
     program::{self, Facts},
@@ -29,7 +28,7 @@ use crate::{
         GATHER, HAS_REASON, HAS_SOCK, LEFT_OUT, RING, RING_SIZE, SNAPLEN, STACK, any, offset, trace_offset,
     },
     rate,
-    skb::{self, Device, Kernel},
+    skb::{self, Device, Kernel, unknown},
     socket::{Held, NONE},
 };
 
@@ -78,21 +77,17 @@ pub fn record<const WITH: usize>(ctx: &BtfTracePointContext, drop: &mut Drop) ->
     // First, as in rows: its loops are long.
     let held = (WITH == PACKET_AND_SOCKET).then(|| Held::of::<true>(ctx));
     let skb: Kernel = ctx.arg(0);
-    let span = Span::of(skb);
-    let Facts { location, reason, known: facts, .. } = drop.facts;
+    let Facts { location, reason, known: facts, iface, .. } = drop.facts;
     // The facts have been used, and the stack has no room for both.
     // SAFETY: the record's head is no larger and no more aligned, and any bytes make one.
     let head = unsafe { &mut *(&raw mut drop.facts).cast::<DropEvent>() };
     *head = DropEvent::default();
+    head.iface = iface;
     head.time = now;
     head.location = location;
     head.reason = reason;
     // SAFETY: as above.
     head.cpu = unsafe { bpf_get_smp_processor_id() };
-    head.length = span.length;
-    head.frame_length = span.frame_length;
-    head.captured = span.captured;
-    head.link_length = span.link_length;
     head.protocol = u16::from_be(skb::load(skb, offset!(skb_protocol)));
     if HAS_REASON.load() != 0 {
         head.known |= known::REASON;
@@ -103,6 +98,11 @@ pub fn record<const WITH: usize>(ctx: &BtfTracePointContext, drop: &mut Drop) ->
     head.known |= cases;
     device(head, ctx, drop.device);
     vlan(head, skb);
+    let span = Span::of(skb);
+    head.length = span.length;
+    head.frame_length = span.frame_length;
+    head.captured = span.captured;
+    head.link_length = span.link_length;
     let record = Record { ctx, start: span.start, socket: held.and_then(Held::view) };
     if let Some(held) = held {
         head.known |= known::SOCKET;
@@ -110,6 +110,8 @@ pub fn record<const WITH: usize>(ctx: &BtfTracePointContext, drop: &mut Drop) ->
             head.known |= known::SOCKET_FAILED;
         }
     }
+    // By these, ways differ.
+    head.known = unknown(head.known.into()) as u32;
     record.by_size::<WITH>(head);
     if let Some(held) = held {
         held.leave();
@@ -172,69 +174,61 @@ impl Span {
             _ if mac == data && len >= ETHERNET => data.wrapping_add(ETHERNET),
             _ => data,
         };
-        let start = if mac != UNSET && mac < network { mac } else { network };
+        let network = unknown(network.into()) as u32;
+        let start = unknown(if mac != UNSET && mac < network { mac } else { network }.into()) as u32;
         // The data may start in front of either header or behind it.
-        let frame_length = length(len, data, start);
-        let linear = tail.saturating_sub(start);
+        let end = len.wrapping_add(data);
+        let frame_length = beyond(end, start);
         Self {
             start: head.wrapping_add(u64::from(start)),
-            captured: linear.min(frame_length).min(SNAPLEN.load()),
-            length: length(len, data, network),
+            captured: smaller(smaller(beyond(tail, start), frame_length), SNAPLEN.load()),
+            length: beyond(end, network),
             frame_length,
-            link_length: (network - start).min(frame_length),
+            link_length: smaller(network - start, frame_length),
         }
     }
 }
 
-/// The bytes from an offset to the packet's end, when there are `len` of them from `data` on.
+/// How much a number is larger than another one, at least zero. Without a branch: a verifier would follow each.
 #[inline(always)]
-fn length(len: u32, data: u32, from: u32) -> u32 {
-    len.wrapping_add(data).saturating_sub(from)
+fn beyond(one: u32, other: u32) -> u32 {
+    let mut difference = u64::from(one).wrapping_sub(other.into());
+    // SAFETY: calculates with registers: the difference without the bits of its sign.
+    unsafe {
+        asm!("{1} = {0}", "{1} s>>= 63", "{1} ^= -1", "{0} &= {1}", inout(reg) difference, out(reg) _,
+            options(pure, nomem, nostack));
+    }
+    difference as u32
+}
+
+/// The smaller one of two numbers, likewise.
+#[inline(always)]
+fn smaller(one: u32, other: u32) -> u32 {
+    one - beyond(one, other)
 }
 
 /// The interface; read here if the filter has not needed it.
 #[inline(always)]
 fn device(head: &mut DropEvent, ctx: &BtfTracePointContext, gathered: Device) {
-    let mut device = if any(&GATHER, gather::IFACE | gather::NETNS) {
+    let device = if any(&GATHER, gather::IFACE | gather::NETNS) {
         gathered
     } else {
         let rx_sock = if HAS_SOCK.load() != 0 { ctx.arg(3) } else { core::ptr::null() };
-        skb::device(ctx.arg(0), rx_sock)
+        skb::device::<true>(ctx.arg(0), rx_sock, &mut head.iface)
     };
-    if device.has_name() && device.find() != 0 {
-        let Some((name, kind)) = name_and_type(ctx.arg(0), &device) else {
-            // An invalid name means that this is not a net_device.
-            return;
-        };
-        // SAFETY: as many bytes, which any values make a name of.
-        unsafe { (&raw mut head.iface).cast::<[u64; 2]>().write_unaligned(name) };
-        head.link_type = kind;
+    head.link_type = device.kind;
+    if device.is_named != 0 {
         head.known |= known::DEVICE_NAME;
     }
+    // Where these are unknown, they are zero.
+    (head.ifindex, head.netns, head.cookie) = (device.ifindex, device.netns, device.cookie);
     if device.ifindex != 0 {
-        head.ifindex = device.ifindex;
         head.known |= known::DEVICE;
     }
     if device.netns != 0 {
-        head.netns = device.netns;
-        head.cookie = device.cookie;
         head.known |= known::NETNS;
     }
-}
-
-/// The name of an interface and the type of its links; none if it is no interface.
-///
-/// The packet's own is read through the packet, without a call.
-#[inline(always)]
-fn name_and_type(skb: Kernel, device: &Device) -> Option<([u64; 2], u16)> {
-    let own: Kernel = skb::load(skb, offset!(skb_dev));
-    if own as u64 == device.address {
-        let name = [skb::load(own, offset!(device_name)), skb::load(own, offset!(device_name) + 8)];
-        return Some((ended(name)?, skb::load(own, trace_offset!(device_type))));
-    }
-    let name = skb::read(device.address + u64::from(offset!(device_name)))?;
-    let kind = skb::read(device.address + u64::from(trace_offset!(device_type))).unwrap_or(0);
-    Some((ended(name)?, kind))
+    head.known = unknown(head.known.into()) as u32;
 }
 
 /// The tag that the kernel took out of the frame.

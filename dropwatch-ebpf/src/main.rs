@@ -70,7 +70,7 @@ pub fn count_row(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut drop = drop::Drop::new();
-    drop.gather_at(&ctx, location);
+    drop.gather_at::<false>(&ctx, location);
     if filter::passes(&mut drop) {
         drop::show_namespace(&drop.facts);
         rows::count(&ctx, &drop, socket::NONE);
@@ -85,7 +85,7 @@ pub fn count_row(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn count_socket_row(ctx: BtfTracePointContext) -> i32 {
     let mut drop = drop::Drop::new();
-    drop.gather(&ctx);
+    drop.gather::<false>(&ctx);
     if filter::passes(&mut drop) {
         drop::show_namespace(&drop.facts);
         let socket = socket::number(&ctx);
@@ -101,7 +101,7 @@ pub fn count_socket_row(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn trace_drop(ctx: BtfTracePointContext) -> i32 {
     let mut drop = drop::Drop::new();
-    drop.gather(&ctx);
+    drop.gather::<true>(&ctx);
     if filter::passes(&mut drop) {
         drop::show_namespace(&drop.facts);
         event::record::<{ event::PACKET }>(&ctx, &mut drop);
@@ -116,7 +116,7 @@ pub fn trace_drop(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn trace_socket_drop(ctx: BtfTracePointContext) -> i32 {
     let mut drop = drop::Drop::new();
-    drop.gather(&ctx);
+    drop.gather::<true>(&ctx);
     if filter::passes(&mut drop) {
         drop::show_namespace(&drop.facts);
         event::record::<{ event::PACKET_AND_SOCKET }>(&ctx, &mut drop);
@@ -136,7 +136,7 @@ pub fn sample_drop(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut drop = drop::Drop::new();
-    drop.gather(&ctx);
+    drop.gather::<false>(&ctx);
     if filter::passes(&mut drop) {
         sample::take(&ctx, &drop);
     }
@@ -150,7 +150,7 @@ pub fn sample_drop(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn dig_drop(ctx: BtfTracePointContext) -> i32 {
     let mut drop = drop::Drop::new();
-    drop.gather(&ctx);
+    drop.gather::<true>(&ctx);
     if filter::passes(&mut drop) {
         drop::show_namespace(&drop.facts);
         let location = drop.facts.location;

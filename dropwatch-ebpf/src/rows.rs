@@ -26,7 +26,7 @@ use crate::{
     maps::{
         BUCKET_COUNT, BUCKETS, GENERATION, HAS_REASON, KEY_LENGTH, KEY_WORDS, KEYS, PLAIN, ROWS, Rows, any,
     },
-    skb::{self, Kernel},
+    skb::{self, Kernel, unknown},
 };
 
 /// A member of [`PLAIN`].
@@ -288,8 +288,8 @@ pub fn fill(key: &mut impl Words, ctx: &BtfTracePointContext, drop: &Drop, gener
     put!(key, word::NETNS, u64::from(place.netns) | u64::from(place.ifindex) << 32);
     put!(key, word::CPU, cpu() | u64::from(place.names) << 32);
     // Last, since many ways lead out of it.
-    let kind = if any(&KEYS, keys::KIND) { kind::of(ctx.arg(0), facts.reason) } else { 0 };
-    put!(key, word::PACKET, packet | u64::from(kind) << 56);
+    let kind = if any(&KEYS, keys::KIND) { unknown(kind::of(ctx.arg(0), facts.reason).into()) } else { 0 };
+    put!(key, word::PACKET, packet | kind << 56);
 }
 
 /// The same for a packet of IPv4 of the most frequent kind, if it is not filtered and no more has to be found out.

@@ -10,12 +10,13 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use dropwatch_common::{
     chain::{DeviceName, ended},
     packet::{Bytes, NEAR, Packet, ethertype},
+    probe::gather,
     program::Place,
 };
 
 use crate::{
-    drop::{ZERO, forget},
-    maps::offset,
+    drop::ZERO,
+    maps::{GATHER, any, offset, trace_offset},
 };
 
 /// A structure of the kernel: never dereferenced as what it is declared, only loaded from.
@@ -67,6 +68,13 @@ pub fn opaque(mut pointer: Kernel) -> Kernel {
     pointer
 }
 
+/// The same number, of which a verifier knows nothing.
+#[inline(always)]
+pub fn unknown(number: u64) -> u64 {
+    // SAFETY: a word of a map.
+    number | unsafe { (&raw const ZERO).read_volatile() }
+}
+
 /// The interface a packet was dropped on, as far as it is known. Zero is unknown.
 #[derive(Clone, Copy)]
 pub struct Device {
@@ -76,57 +84,46 @@ pub struct Device {
     pub netns: u32,
     /// The namespace's cookie; zero on kernels that have none.
     pub cookie: u64,
-    /// The address of the `net_device`.
+    /// The address of the `net_device`; zero unless its other names are wanted.
     pub address: u64,
     /// The names of rules that it has besides its own, as bits.
     pub names: u64,
-    /// The address of the `net`, by which a number becomes a `net_device`.
-    net: u64,
+    /// The type of its links (`ARPHRD_…`), if that is wanted and it has a name.
+    pub kind: u16,
+    /// Whether its name has been read.
+    pub is_named: u16,
 }
 
 impl Device {
-    pub const UNKNOWN: Self = Self { ifindex: 0, netns: 0, cookie: 0, address: 0, names: 0, net: 0 };
+    pub const UNKNOWN: Self =
+        Self { ifindex: 0, netns: 0, cookie: 0, address: 0, names: 0, kind: 0, is_named: 0 };
 
-    /// Whether there is a name to be read.
-    #[inline(always)]
-    pub fn has_name(&self) -> bool {
-        self.ifindex != 0
-    }
-
-    /// Makes the verifier forget what it knows of the numbers, as [`forget`] does.
+    /// Makes the verifier forget what it knows of the numbers, as [`unknown`] does.
     #[inline(always)]
     pub fn forget(&mut self) {
-        let mut numbers = [u64::from(self.ifindex) | u64::from(self.netns) << 32, self.cookie];
-        forget(&mut numbers);
-        (self.ifindex, self.netns, self.cookie) = (numbers[0] as u32, (numbers[0] >> 32) as u32, numbers[1]);
+        let numbers = unknown(u64::from(self.ifindex) | u64::from(self.netns) << 32);
+        (self.ifindex, self.netns) = (numbers as u32, (numbers >> 32) as u32);
+        self.cookie = unknown(self.cookie);
+        self.is_named = unknown(self.is_named.into()) as u16;
     }
+}
 
-    /// Finds the `net_device` of a packet that has only its number; zero if it is gone.
-    #[inline(always)]
-    pub fn find(&mut self) -> u64 {
-        if self.address == 0 && self.net != 0 {
-            self.address = numbered(self.net, self.ifindex).unwrap_or(0);
+/// Reads the name of an interface, with nothing but zeros behind its end; false if it has none.
+#[inline(always)]
+fn read_name(device: u64, name: &mut DeviceName) -> bool {
+    match read(device + u64::from(offset!(device_name))).and_then(ended) {
+        Some(bytes) => {
+            set_name(name, bytes);
+            true
         }
-        self.address
+        None => false,
     }
+}
 
-    /// Reads the interface's name, with nothing but zeros behind its end; false if it has none.
-    #[inline(always)]
-    pub fn read_name(&mut self, name: &mut DeviceName) -> bool {
-        let address = self.find();
-        if address == 0 {
-            return false;
-        }
-        let Some(bytes) = read::<[u64; 2]>(address + u64::from(offset!(device_name))) else { return false };
-        match ended(bytes) {
-            Some(bytes) => {
-                // SAFETY: as many bytes, which any values make a name of.
-                unsafe { (&raw mut *name).cast::<[u64; 2]>().write_unaligned(bytes) };
-                true
-            }
-            None => false,
-        }
-    }
+#[inline(always)]
+fn set_name(name: &mut DeviceName, bytes: [u64; 2]) {
+    // SAFETY: as many bytes, which any values make a name of.
+    unsafe { (&raw mut *name).cast::<[u64; 2]>().write_unaligned(bytes) };
 }
 
 /// How many interfaces of a namespace share a bucket of its table, at most; the others stay without a name.
@@ -157,56 +154,148 @@ fn numbered(net: u64, ifindex: u32) -> Option<u64> {
 /// `skb->dev` shares storage with scratch of the UDP receive queue and with the links of lists and trees, so it
 /// is accepted only if it has a plausible number, namespace and name. The route's comes last: that of a packet for
 /// this host is the loopback, wherever it came from.
+///
+/// Its name is put there if it is wanted, and if it is `TRACED` the type of its links is noted as well.
 #[inline(always)]
-pub fn device(skb: Kernel, rx_sock: Kernel) -> Device {
+pub fn device<const TRACED: bool>(skb: Kernel, rx_sock: Kernel, name: &mut DeviceName) -> Device {
+    let mut device = match own::<TRACED>(skb, name) {
+        Some(device) => device,
+        None => taken::<TRACED>(skb, rx_sock, name),
+    };
+    device.forget();
+    device
+}
+
+/// Whether the name of an interface is to be read.
+#[inline(always)]
+fn wants_name<const TRACED: bool>() -> bool {
+    TRACED || any(&GATHER, gather::IFACE_NAME)
+}
+
+/// The interface that the packet itself refers to.
+#[inline(always)]
+fn own<const TRACED: bool>(skb: Kernel, name: &mut DeviceName) -> Option<Device> {
     let dev: Kernel = load(skb, offset!(skb_dev));
-    if is_kernel(dev as u64) {
-        let net: Kernel = load(dev, offset!(device_net));
-        let mut device = Device {
-            ifindex: load(dev, offset!(device_ifindex)),
-            netns: if is_kernel(net as u64) { load(net, offset!(net_inum)) } else { 0 },
-            cookie: 0,
-            address: dev as u64,
-            names: 0,
-            net: 0,
-        };
-        let name = [load(dev, offset!(device_name)), load(dev, offset!(device_name) + 8)];
-        if is_plausible(&device) && ended(name).is_some() {
-            if offset!(net_cookie) != 0 {
-                device.cookie = load(net, offset!(net_cookie));
-            }
-            return device;
-        }
+    if !is_kernel(dev as u64) {
+        return None;
     }
-    taken(skb, rx_sock)
+    let net: Kernel = load(dev, offset!(device_net));
+    let mut device = Device {
+        ifindex: load(dev, offset!(device_ifindex)),
+        netns: if is_kernel(net as u64) { load(net, offset!(net_inum)) } else { 0 },
+        ..Device::UNKNOWN
+    };
+    let bytes = ended([load(dev, offset!(device_name)), load(dev, offset!(device_name) + 8)])?;
+    if !is_plausible(device.ifindex, device.netns) {
+        return None;
+    }
+    if offset!(net_cookie) != 0 {
+        device.cookie = load(net, offset!(net_cookie));
+    }
+    if wants_name::<TRACED>() {
+        set_name(name, bytes);
+        device.is_named = 1;
+    }
+    if TRACED {
+        device.kind = load(dev, trace_offset!(device_type));
+    }
+    if any(&GATHER, gather::IFACE_NAMES) {
+        // As a number: a verifier tells it from a typed pointer.
+        device.address = read(skb as u64 + u64::from(offset!(skb_dev))).unwrap_or(0);
+    }
+    Some(device)
 }
 
 #[inline(always)]
-fn is_plausible(device: &Device) -> bool {
-    device.netns >= FIRST_INUM && device.ifindex.wrapping_sub(1) < 0x7fff_ffff
+fn is_plausible(ifindex: u32, netns: u32) -> bool {
+    netns >= FIRST_INUM && ifindex.wrapping_sub(1) < 0x7fff_ffff
+}
+
+/// Where an interface is known from.
+#[derive(Clone, Copy)]
+struct Found {
+    ifindex: u32,
+    netns: u32,
+    /// The address of the `net`, by which a number becomes a `net_device`.
+    net: u64,
+    /// The address of the `net_device`, or zero.
+    address: u64,
+}
+
+impl Found {
+    const NOTHING: Self = Self { ifindex: 0, netns: 0, net: 0, address: 0 };
+
+    /// The same, of which a verifier knows nothing.
+    #[inline(always)]
+    fn unknown(self) -> Self {
+        Self {
+            ifindex: unknown(self.ifindex.into()) as u32,
+            netns: unknown(self.netns.into()) as u32,
+            net: unknown(self.net),
+            address: unknown(self.address),
+        }
+    }
 }
 
 /// The interface of a packet that a socket has taken, or has made.
 #[inline(always)]
-fn taken(skb: Kernel, rx_sock: Kernel) -> Device {
+fn taken<const TRACED: bool>(skb: Kernel, rx_sock: Kernel, name: &mut DeviceName) -> Device {
+    let mut found = found(skb, rx_sock).unknown();
+    if found.netns == 0 {
+        return Device::UNKNOWN;
+    }
+    let mut device =
+        Device { ifindex: found.ifindex, netns: found.netns, cookie: cookie(found.net), ..Device::UNKNOWN };
+    if !wants_name::<TRACED>() {
+        return device;
+    }
+    if found.address == 0 && found.ifindex != 0 {
+        found.address = numbered(found.net, found.ifindex).unwrap_or(0);
+    }
+    device.address = unknown(found.address);
+    if device.address == 0 {
+        return device;
+    }
+    if read_name(device.address, name) {
+        device.is_named = 1;
+        if TRACED {
+            device.kind = read(device.address + u64::from(trace_offset!(device_type))).unwrap_or(0);
+        }
+        device
+    } else if TRACED {
+        // An invalid name means that this is not a net_device.
+        Device::UNKNOWN
+    } else {
+        device
+    }
+}
+
+/// By the number in the packet and its socket, or by its route.
+#[inline(always)]
+fn found(skb: Kernel, rx_sock: Kernel) -> Found {
     let ifindex: u32 = load(skb, offset!(skb_iif));
-    let route = routed(skb);
     // A number alone means nothing: it is another interface in each namespace.
-    let net = match sock_net(rx_sock) {
+    let net = match unknown(sock_net(rx_sock)) {
         0 => sock_net(load(skb, offset!(skb_sk))),
         net => net,
     };
-    let (net, netns) = match read::<u32>(net + u64::from(offset!(net_inum))) {
-        Some(inum) if net != 0 && inum >= FIRST_INUM => (net, inum),
-        _ => (route.net, route.netns),
+    let net = unknown(net);
+    let netns = match read::<u32>(net + u64::from(offset!(net_inum))) {
+        Some(inum) if net != 0 && inum >= FIRST_INUM => inum,
+        _ => 0,
     };
+    let of_socket = Found { ifindex, netns, net, address: 0 };
+    if netns != 0 && ifindex != 0 {
+        return of_socket;
+    }
+    let route = routed(skb);
     if ifindex == 0 && route.ifindex != 0 {
-        return route;
+        route
+    } else if netns == 0 {
+        Found { ifindex, address: 0, ..route }
+    } else {
+        of_socket
     }
-    if netns == 0 {
-        return Device::UNKNOWN;
-    }
-    Device { ifindex, netns, cookie: cookie(net), address: 0, names: 0, net }
 }
 
 /// The cookie of a namespace by its address.
@@ -217,12 +306,12 @@ fn cookie(net: u64) -> u64 {
 
 /// The interface of the packet's route. `_skb_refdst` shares storage with list links, so it is checked.
 #[inline(always)]
-fn routed(skb: Kernel) -> Device {
+fn routed(skb: Kernel) -> Found {
     // The lowest bit says whether the reference is counted.
     let dst = load::<u64>(skb, offset!(skb_dst)) & !1;
     match route(dst) {
-        Some(device) if is_plausible(&device) => device,
-        _ => Device::UNKNOWN,
+        Some(found) if is_plausible(found.ifindex, found.netns) => found,
+        _ => Found::NOTHING,
     }
 }
 
@@ -233,7 +322,7 @@ pub fn egress(skb: Kernel) -> u32 {
 }
 
 #[inline(always)]
-fn route(dst: u64) -> Option<Device> {
+fn route(dst: u64) -> Option<Found> {
     if !is_kernel(dst) {
         return None;
     }
@@ -245,13 +334,11 @@ fn route(dst: u64) -> Option<Device> {
     if !is_kernel(net) {
         return None;
     }
-    Some(Device {
+    Some(Found {
         ifindex: read(address + u64::from(offset!(device_ifindex)))?,
         netns: read(net + u64::from(offset!(net_inum)))?,
-        cookie: cookie(net),
-        address,
-        names: 0,
         net,
+        address,
     })
 }
 
@@ -266,8 +353,9 @@ fn sock_net(sock: Kernel) -> u64 {
     if !is_kernel(sock as u64) {
         return 0;
     }
-    let net: Kernel = load(sock, offset!(sock_net));
-    if is_kernel(net as u64) { net as u64 } else { 0 }
+    // As a number: a verifier tells it from a typed pointer, and kernels that know which members can be trusted look each one
+    // up by name, among all the types that there are.
+    read::<u64>(sock as u64 + u64::from(offset!(sock_net))).filter(|net| is_kernel(*net)).unwrap_or(0)
 }
 
 /// Where a packet's bytes are.
@@ -349,6 +437,23 @@ impl Layout {
     /// packet socket has sent.
     #[inline(always)]
     pub fn untagged(self) -> Self {
+        self.without_tag().unknown()
+    }
+
+    /// The same, of which a verifier knows nothing: it would follow all that comes after for each way to get here.
+    #[inline(always)]
+    fn unknown(self) -> Self {
+        Self {
+            network: unknown(self.network),
+            linear: unknown(self.linear.into()) as u32,
+            length: unknown(self.length.into()) as u32,
+            protocol: unknown(self.protocol.into()) as u16,
+            is_paged: unknown(self.is_paged.into()) != 0,
+        }
+    }
+
+    #[inline(always)]
+    fn without_tag(self) -> Self {
         if self.protocol != VLAN && self.protocol != QINQ || self.network == 0 {
             return self;
         }
@@ -404,8 +509,7 @@ impl Bytes for Headers {
         if self.linear < (OFFSET + N) as u32 {
             return None;
         }
-        // SAFETY: callers keep to the first NEAR bytes, which the helper has filled.
-        Some(unsafe { self.near.as_ptr().cast::<u8>().add(OFFSET).cast::<[u8; N]>().read_unaligned() })
+        Some(self.raw::<OFFSET, N>())
     }
 
     #[inline(always)]
@@ -417,13 +521,35 @@ impl Bytes for Headers {
     }
 
     #[inline(always)]
-    fn meet(&self, packet: &mut Packet) {
-        forget(packet);
+    fn has(&self, length: u32) -> u32 {
+        let mut rest = u64::from(self.linear);
+        // A difference and its sign, of which the compiler knows nothing: it would branch by it.
+        // SAFETY: calculates with a register.
+        unsafe {
+            asm!("{0} -= {1}", "{0} >>= 63", "{0} ^= 1", inout(reg) rest, in(reg) u64::from(length),
+                options(pure, nomem, nostack));
+        }
+        rest as u32
+    }
+
+    #[inline(always)]
+    fn raw<const OFFSET: usize, const N: usize>(&self) -> [u8; N] {
+        // SAFETY: callers keep to the first NEAR bytes, which the helper has filled.
+        unsafe { self.near.as_ptr().cast::<u8>().add(OFFSET).cast::<[u8; N]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn is_equal(&self, one: u32, other: u32) -> u32 {
+        let mut difference = u64::from(one ^ other);
+        // SAFETY: calculates with a register; only zero is followed by a number with the highest bit.
+        unsafe {
+            asm!("{0} += -1", "{0} >>= 63", inout(reg) difference, options(pure, nomem, nostack));
+        }
+        difference as u32
     }
 
     #[inline(always)]
     fn unknown(&self, number: u32) -> u32 {
-        // SAFETY: a word of a map.
-        number | unsafe { (&raw const ZERO).read_volatile() as u32 }
+        unknown(number.into()) as u32
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::min;
 
-use dropwatch_common::{probe::Range, trampoline::Trampolines};
+use dropwatch_common::trampoline::{PIECES, Piece, Trampolines, is};
 
 use crate::{
     kernel::kallsyms::{Index, Symbol},
@@ -10,8 +10,12 @@ use crate::{
 };
 
 /// The functions that pass the address they return to as the location of a drop.
-const FREEING: [&str; 5] =
+const FREE: [&str; 5] =
     ["kfree_skb", "kfree_skb_reason", "sk_skb_reason_drop", "kfree_skb_list", "kfree_skb_list_reason"];
+
+const FREEING: u32 = is::FREEING as u32;
+const RETURN: u32 = is::RETURN as u32;
+const PROGRAM: u32 = is::PROGRAM as u32;
 
 /// The size of a page, and of the largest trampoline.
 const PAGE: u64 = 4096;
@@ -21,21 +25,24 @@ const PAGE: u64 = 4096;
 #[must_use]
 pub fn find(index: &Index) -> Trampolines {
     let mut all = Trampolines::default();
-    let (mut returns, mut programs, mut freeing) = (Vec::new(), Vec::new(), Vec::new());
-    for symbol in index.find_where(|name, _| return_probe(name).is_some() || is_freeing(name)) {
-        match return_probe(symbol.name) {
-            Some(ReturnProbe::Kernel) => returns.push(range(&symbol)),
-            Some(ReturnProbe::Program) => programs.push(range(&symbol)),
-            None => freeing.push(Range { length: symbol.size.unwrap_or(PAGE), ..range(&symbol) }),
-        }
+    let mut found: Vec<_> = index
+        .find_where(|name, _| return_probe(name).is_some() || is_freeing(name))
+        .map(|symbol| piece(&symbol))
+        .collect();
+    // What belongs to the kernel itself goes first: it is little, and the rest means nothing without it.
+    found.sort_by_key(|piece| piece.kind == PROGRAM);
+    if found.len() > PIECES {
+        log::info!(
+            "{} trampolines and functions that free packets, of which {PIECES} are known",
+            found.len()
+        );
     }
-    fill(&mut all.returns, &returns);
-    fill(&mut all.programs, &programs);
-    fill(&mut all.freeing, &freeing);
-    let marked: Vec<_> = all.returns.iter().chain(&all.programs).copied().collect();
-    for Range { start, length } in marked.into_iter().filter(|range| range.length > 0) {
+    all.pieces.iter_mut().zip(found).for_each(|(place, piece)| *place = piece);
+    all.pieces.sort_unstable();
+    let trampolines = all.pieces.into_iter().filter(|piece| piece.length > 0 && piece.kind != FREEING);
+    for Piece { start, length, .. } in trampolines {
         all.mark(start);
-        all.mark(start + length - 1);
+        all.mark(start + u64::from(length) - 1);
     }
     all
 }
@@ -43,23 +50,24 @@ pub fn find(index: &Index) -> Trampolines {
 /// By the name in the source, which a compiler that splits a function adds to.
 fn is_freeing(name: &str) -> bool {
     let name = name.split_once('.').map_or(name, |(name, _)| name);
-    FREEING.contains(&name)
+    FREE.contains(&name)
 }
 
-/// The symbol after a trampoline may be far away.
-fn range(symbol: &Symbol<'_>) -> Range {
-    Range { start: symbol.start, length: min(symbol.size.unwrap_or(PAGE), PAGE) }
-}
-
-fn fill(places: &mut [Range], found: &[Range]) {
-    if found.len() > places.len() {
-        log::info!("{} trampolines of other tracers, of which {} are known", found.len(), places.len());
-    }
-    places.iter_mut().zip(found).for_each(|(place, range)| *place = *range);
+fn piece(symbol: &Symbol<'_>) -> Piece {
+    let size = symbol.size.unwrap_or(PAGE);
+    // The symbol after a trampoline may be far away.
+    let (kind, length) = match return_probe(symbol.name) {
+        Some(ReturnProbe::Kernel) => (RETURN, min(size, PAGE)),
+        Some(ReturnProbe::Program) => (PROGRAM, min(size, PAGE)),
+        None => (FREEING, size),
+    };
+    Piece { start: symbol.start, length: u32::try_from(length).unwrap_or(u32::MAX), kind }
 }
 
 #[cfg(test)]
 mod tests {
+    use dropwatch_common::trampoline::reaches;
+
     use super::*;
 
     const KALLSYMS: &str = "\
@@ -83,7 +91,7 @@ ffffffffc0300000 t bpf_prog_0123456789abcdef_f\t[bpf]
     #[test]
     fn trampolines_are_known_by_their_names() {
         let all = all();
-        let is_there = |address| all.may_contain(address) && all.contain(address, |&range| range);
+        let is_there = |address| all.may_contain(address) && all.contain(address, reaches);
         for address in [0x8100_0000, 0x8100_1ff0, 0x8100_2010, 0xc020_0060] {
             assert!(is_there(0xffff_ffff_0000_0000 + address), "{address:x}");
         }
@@ -96,16 +104,19 @@ ffffffffc0300000 t bpf_prog_0123456789abcdef_f\t[bpf]
     #[test]
     fn parts_of_a_function_that_frees_packets_are_known() {
         let starts: Vec<_> =
-            all().freeing.iter().take_while(|range| range.length > 0).map(|it| it.start).collect();
+            all().pieces.iter().filter(|piece| piece.kind == FREEING).map(|it| it.start).collect();
         assert_eq!(starts, [0xffff_ffff_8180_0000, 0xffff_ffff_8180_0080, 0xffff_ffff_8190_0000]);
     }
 
     #[test]
     fn more_than_there_is_room_for_leave_the_first_ones() {
         let line = |n| format!("ffffffffc0{n:03x}000 t bpf_trampoline_{n}\t[bpf]\n");
-        let text: String = (0..40).map(line).collect();
+        let mut text: String = (0..80).map(line).collect();
+        // What frees packets comes first, wherever it is.
+        text.push_str("ffffffffc1000000 T sk_skb_reason_drop\n");
         let all = find(&Index::read(text.as_bytes()).expect("a table"));
-        let contains = |address| all.contain(address, |&range| range);
-        assert!(contains(0xffff_ffff_c001_f000) && !contains(0xffff_ffff_c002_0000));
+        let contains = |address| all.contain(address, reaches);
+        assert!(contains(0xffff_ffff_c003_e000) && !contains(0xffff_ffff_c003_f000));
+        assert!(all.pieces.iter().any(|piece| piece.kind == FREEING));
     }
 }

@@ -63,6 +63,14 @@ impl Bytes for Packet<'_> {
         }
         self.bytes.get(offset as usize..)?.first_chunk().copied()
     }
+
+    fn has(&self, length: u32) -> u32 {
+        (u64::from(length) <= self.linear).into()
+    }
+
+    fn raw<const OFFSET: usize, const N: usize>(&self) -> [u8; N] {
+        self.bytes.raw::<OFFSET, N>()
+    }
 }
 
 /// The sets of a filter.
