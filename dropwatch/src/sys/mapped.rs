@@ -1,8 +1,9 @@
-//! Arrays of the kernel, mapped into memory.
+//! What the kernel keeps, mapped into memory.
 
 use std::{
+    fs::File,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     ptr::{self, NonNull},
     sync::atomic::AtomicU64,
 };
@@ -23,16 +24,8 @@ impl MappedWords {
     /// # Errors
     /// `EINVAL` for an array that is shorter; whatever else the kernel answers.
     pub fn of_map(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let mapped = unsafe {
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(ptr::null_mut(), count * 8, access, libc::MAP_SHARED, map.as_raw_fd(), 0)
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(mapped.cast()).ok_or(io::ErrorKind::Unsupported)?;
-        Ok(Self { start, count })
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        Ok(Self { start: mapped(map, count * 8, access, libc::MAP_SHARED)?.cast(), count })
     }
 
     /// The words.
@@ -48,4 +41,25 @@ impl Drop for MappedWords {
         // SAFETY: what was mapped, and is used no more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * 8) };
     }
+}
+
+/// The bytes of a file that never changes and that the kernel keeps in memory anyway, for as long as the process lives.
+///
+/// # Errors
+/// The kernel does not let such a file be mapped.
+pub fn map_constant(file: &File) -> io::Result<&'static [u8]> {
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let start = mapped(file.as_fd(), length, libc::PROT_READ, libc::MAP_PRIVATE)?;
+    // SAFETY: as many bytes were mapped, which nothing unmaps or writes.
+    Ok(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
+}
+
+/// A new mapping, at an address of the kernel's choice.
+fn mapped(file: BorrowedFd<'_>, length: usize, access: i32, flags: i32) -> io::Result<NonNull<u8>> {
+    // SAFETY: it replaces no other mapping.
+    let start = unsafe { libc::mmap(ptr::null_mut(), length, access, flags, file.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }

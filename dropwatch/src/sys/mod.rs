@@ -22,7 +22,7 @@ pub use bpf::{
     values_of,
 };
 pub use files::{is_net_namespace, open_cgroup, readable};
-pub use mapped::MappedWords;
+pub use mapped::{MappedWords, map_constant};
 pub use memory::trim_memory;
 pub use perf::SymbolEvents;
 #[cfg(test)]

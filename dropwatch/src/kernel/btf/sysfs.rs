@@ -1,12 +1,15 @@
 //! Where the running kernel shows its type information.
 
 use std::{
-    fs, io,
+    borrow::Cow,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
 use super::{Btf, Error};
+use crate::sys::map_constant;
 
 /// The directory with a file for the kernel and, since Linux 5.11, one for each loaded module.
 ///
@@ -19,7 +22,7 @@ pub const VMLINUX: &str = "vmlinux";
 
 /// The kernel's type information, read once, at its first use; clones share it.
 ///
-/// Some 6 MB, until the last clone is dropped.
+/// Up to 6 MB, until the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct KernelBtf(Arc<Kernel>);
 
@@ -54,8 +57,19 @@ impl KernelBtf {
 
 fn load(directory: &Path) -> Result<Btf<'static>, LoadError> {
     let path = || directory.join(VMLINUX);
-    let bytes = read(directory, VMLINUX).map_err(|cause| LoadError::Read { path: path(), cause })?;
+    let bytes = contents(directory).map_err(|cause| LoadError::Read { path: path(), cause })?;
     Btf::parse(bytes).map_err(|cause| LoadError::Parse { path: path(), cause })
+}
+
+/// The kernel's own memory where it shows that (Linux 6.16): a read of a file of this kind gets one page, and a copy of all of
+/// them takes longer than what is looked for in them.
+fn contents(directory: &Path) -> io::Result<Cow<'static, [u8]>> {
+    if directory == Path::new(DIRECTORY)
+        && let Ok(bytes) = File::open(directory.join(VMLINUX)).and_then(|file| map_constant(&file))
+    {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    read(directory, VMLINUX).map(Cow::Owned)
 }
 
 /// A file that could not be read.
