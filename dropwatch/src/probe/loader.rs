@@ -74,6 +74,23 @@ pub(crate) enum Arguments {
     Session(u32),
 }
 
+/// Programs that are about to be loaded, and their maps.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    maps: HashMap<String, Map>,
+    program: Linked,
+    others: Vec<(&'static str, Linked)>,
+}
+
+/// A program with its maps in place.
+#[derive(Debug)]
+struct Linked {
+    name: String,
+    license: CString,
+    instructions: Vec<bpf_insn>,
+    arguments: Arguments,
+}
+
 /// A program in the kernel, not attached yet, and the maps of its object.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -164,6 +181,19 @@ impl Loader {
         arguments: Arguments,
         others: &[(&'static str, Arguments)],
     ) -> Result<Loaded> {
+        self.prepare(program, arguments, others)?.load()
+    }
+
+    /// Makes the maps, so that there is something in them by the time that the programs are loaded.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn prepare(
+        &self,
+        program: &str,
+        arguments: Arguments,
+        others: &[(&'static str, Arguments)],
+    ) -> Result<Prepared> {
         let mut object = Object::parse(self.object).context("cannot read the BPF object")?;
         let constants = self.constants.iter().map(|(&name, value)| (name, (&value[..], true)));
         object.patch_map_data(constants.collect()).context("cannot fill in the BPF object")?;
@@ -185,18 +215,16 @@ impl Loader {
         }
         link(&mut object, &definitions).context("cannot link the BPF object")?;
         let mut maps = HashMap::new();
-        let mut load = |name: &str, arguments: Arguments| {
+        let mut linked = |name: &str, arguments: Arguments| {
             let (license, mut instructions) = code(&object, name)?;
             self.make_maps(&definitions, &mut instructions, &mut maps)?;
-            let new =
-                NewProgram { name, license: &license, instructions: &instructions, kind: arguments.kind() };
-            anyhow::Ok(load_program(&new)?)
+            anyhow::Ok(Linked { name: name.to_owned(), license, instructions, arguments })
         };
-        let program = Arc::new(load(program, arguments)?);
-        let others = others.iter().map(|&(name, arguments)| Ok((name, load(name, arguments)?)));
+        let program = linked(program, arguments)?;
+        let others = others.iter().map(|&(name, arguments)| Ok((name, linked(name, arguments)?)));
         let others = others.collect::<Result<_>>()?;
         let maps = maps.into_iter().map(|(name, fd)| Ok((name, Map::from_map_data(MapData::from_fd(fd)?)?)));
-        Ok(Loaded { maps: maps.collect::<Result<_>>()?, program, arguments, others })
+        Ok(Prepared { maps: maps.collect::<Result<_>>()?, program, others })
     }
 
     /// Makes the maps that instructions refer to by number, and puts their descriptors there.
@@ -239,6 +267,34 @@ impl Arguments {
             Self::Functions(ends) => ProgramKind::Functions(ends),
             Self::Session(_) => ProgramKind::Functions(Ends::Both),
         }
+    }
+}
+
+impl Prepared {
+    /// One of the maps, once; whoever has it keeps it until the programs are loaded.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn take(&mut self, name: &str) -> Result<Map> {
+        self.maps.remove(name).with_context(|| missing(name))
+    }
+
+    /// Loads the programs.
+    ///
+    /// # Errors
+    /// A [`Refused`].
+    pub fn load(self) -> Result<Loaded> {
+        let program = Arc::new(self.program.load()?);
+        let others = self.others.iter().map(|(name, linked)| Ok((*name, linked.load()?)));
+        let others = others.collect::<Result<_>>()?;
+        Ok(Loaded { maps: self.maps, program, arguments: self.program.arguments, others })
+    }
+}
+
+impl Linked {
+    fn load(&self) -> Result<OwnedFd, Refused> {
+        let Self { name, license, instructions, arguments } = self;
+        load_program(&NewProgram { name, license, instructions, kind: arguments.kind() })
     }
 }
 

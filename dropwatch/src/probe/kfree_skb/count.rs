@@ -2,7 +2,9 @@
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
+    panic::resume_unwind,
     sync::Arc,
+    thread,
 };
 
 use anyhow::{Context as _, Result};
@@ -24,7 +26,7 @@ use crate::{
         buckets::{Buckets, Shape},
         counters::{Counters, Drops, Reading, Room, Rows, cpus},
         ledger::Losses,
-        loader::{Arguments, Loaded, Loader, Refused},
+        loader::{Arguments, Loaded, Loader, Prepared, Refused},
         offsets::{socket_offsets, trace_offsets},
         open_sockets::{SocketLister, SocketWatch},
         sockets::Sockets,
@@ -226,12 +228,17 @@ impl Probe {
                 object.constant(names::SOCKET_OFFSETS, offsets).max_entries(names::SOCKETS, config.max_rows);
             (program, lister) = (names::COUNT_SOCKET_ROW, Some(SocketLister::load(btf, offsets)?));
         }
-        let mut loaded = object.load(program, Arguments::Typed(types.layout.tracepoint.type_id))?;
-        let chains = (keys & keys::STACK != 0).then(|| loaded.take(names::CHAINS)).transpose()?;
-        let buckets = loaded.take(names::BUCKETS)?;
-        let buckets = (shape.count > 0).then(|| Buckets::new(&buckets, shape)).transpose()?;
-        let (rows, current) = (loaded.take(names::ROWS)?, loaded.take(names::GENERATION)?);
-        let rows = Rows::new(rows, buckets, chains, current, (config.room(), shape.words))?;
+        let type_id = types.layout.tracepoint.type_id;
+        let mut prepared = object.prepare(program, Arguments::Typed(type_id), &[])?;
+        let chains = (keys & keys::STACK != 0).then(|| prepared.take(names::CHAINS)).transpose()?;
+        let buckets = prepared.take(names::BUCKETS)?;
+        let (rows, current) = (prepared.take(names::ROWS)?, prepared.take(names::GENERATION)?);
+        let room = (config.room(), shape.words);
+        let make_rows = || {
+            let buckets = (shape.count > 0).then(|| Buckets::new(&buckets, shape)).transpose()?;
+            Rows::new(rows, buckets, chains, current, room)
+        };
+        let (mut loaded, rows) = load_beside(prepared, make_rows)?;
         let shared = [names::RANGES, names::NAMESPACES, names::POSSIBLE].into_iter();
         let shared = shared.filter(|name| filter.is_some() && loaded.has(name));
         let shared = shared.map(|name| Ok((name, loaded.share(name)?))).collect::<Result<_>>()?;
@@ -356,6 +363,19 @@ impl Filtered for Probe {
         let SocketSource { lister, bell, .. } = self.sockets.as_mut()?;
         Some(SocketWatch { lister: lister.clone(), bell: bell.take()? })
     }
+}
+
+/// Loads programs while something is made with their maps: the verifier takes a while, and so does the kernel until no
+/// program runs any more that could use what was in an array of maps before.
+fn load_beside<T: Send>(prepared: Prepared, make: impl FnOnce() -> Result<T> + Send) -> Result<(Loaded, T)> {
+    thread::scope(|scope| {
+        let made = thread::Builder::new().name("maps".to_owned()).spawn_scoped(scope, make)?;
+        let loaded = prepared.load();
+        let made = made.join().unwrap_or_else(|panic| resume_unwind(panic));
+        // Its own error first: a map that it has given up is missing to the programs.
+        let made = made?;
+        Ok((loaded?, made))
+    })
 }
 
 /// What every program is loaded with that counts by location and reason.
