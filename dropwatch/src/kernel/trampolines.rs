@@ -13,9 +13,14 @@ use crate::{
 const FREE: [&str; 5] =
     ["kfree_skb", "kfree_skb_reason", "sk_skb_reason_drop", "kfree_skb_list", "kfree_skb_list_reason"];
 
-const FREEING: u32 = is::FREEING as u32;
-const RETURN: u32 = is::RETURN as u32;
-const PROGRAM: u32 = is::PROGRAM as u32;
+const FREEING: u32 = bit(is::FREEING);
+const RETURN: u32 = bit(is::RETURN);
+const PROGRAM: u32 = bit(is::PROGRAM);
+
+#[expect(clippy::cast_possible_truncation, reason = "one of the lowest bits")]
+const fn bit(bit: u64) -> u32 {
+    bit as u32
+}
 
 /// The size of a page, and of the largest trampoline.
 const PAGE: u64 = 4096;

@@ -367,9 +367,9 @@ impl Filtered for Probe {
 
 /// Loads programs while something is made with their maps: the verifier takes a while, and so does the kernel until no
 /// program runs any more that could use what was in an array of maps before.
-fn load_beside<T: Send>(prepared: Prepared, make: impl FnOnce() -> Result<T> + Send) -> Result<(Loaded, T)> {
+fn load_beside<T: Send>(prepared: Prepared, work: impl FnOnce() -> Result<T> + Send) -> Result<(Loaded, T)> {
     thread::scope(|scope| {
-        let made = thread::Builder::new().name("maps".to_owned()).spawn_scoped(scope, make)?;
+        let made = thread::Builder::new().name("maps".to_owned()).spawn_scoped(scope, work)?;
         let loaded = prepared.load();
         let made = made.join().unwrap_or_else(|panic| resume_unwind(panic));
         // Its own error first: a map that it has given up is missing to the programs.
