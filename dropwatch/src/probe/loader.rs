@@ -271,7 +271,7 @@ impl Arguments {
 }
 
 impl Prepared {
-    /// One of the maps, once; whoever has it keeps it until the programs are loaded.
+    /// One of the maps, once. It must be open until the programs are loaded.
     ///
     /// # Errors
     /// There is none of that name.

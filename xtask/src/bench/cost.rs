@@ -37,7 +37,7 @@ const FIVE_TERMS: [&str; 2] = [
 ];
 
 /// A flow, and where and why it is dropped.
-const FLOW: &str = "location,reason,saddr,daddr,sport,dport";
+pub const FLOW: &str = "location,reason,saddr,daddr,sport,dport";
 
 /// The packet, unless its size is given.
 const PACKET: &str = "a sent and dropped packet, nothing attached";

@@ -20,8 +20,6 @@ const LIFE: &str = "2m";
 pub struct Monitor {
     process: Process,
     output: BufReader<ChildStdout>,
-    /// From before the process existed until it said that it counts.
-    pub started: Duration,
 }
 
 impl Monitor {
@@ -29,8 +27,8 @@ impl Monitor {
     pub fn start(program: &Path, interval: &str, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(["--output", "json", "--interval", interval, "--duration", LIFE]).args(args);
-        let (mut process, started) = Process::start(command.stdout(Stdio::piped()))?;
-        Ok(Self { output: BufReader::new(process.output()?), process, started })
+        let (mut process, _) = Process::start(command.stdout(Stdio::piped()))?;
+        Ok(Self { output: BufReader::new(process.output()?), process })
     }
 
     pub fn pid(&self) -> Pid {

@@ -1,12 +1,17 @@
 //! How long a start takes, from before the process exists until it counts.
 
-use std::{path::Path, process::Stdio, time::Instant};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, anyhow};
 
 use super::{
-    monitor::Monitor,
+    cost::FLOW,
     other::{ONE_LINER, Tool},
+    process::Process,
     ready::Ready,
     statistics::Sample,
     table::Figure,
@@ -14,12 +19,25 @@ use super::{
 
 const STARTS: usize = 20;
 
-/// The queries to dropwatch, for programs, people and itself.
-const QUESTIONS: [(&str, &str, &[&str]); 3] = [
-    ("default", "dropwatch", &[]),
-    ("iface", "dropwatch -b iface", &["-b", "iface"]),
-    ("filter", "dropwatch -f 'udp and dst port 9'", &["-f", "udp and dst port 9"]),
+/// The questions to dropwatch, of programs and people.
+const QUESTIONS: [(&str, &str, &[&str]); 9] = [
+    ("default", "dropwatch", &["watch"]),
+    ("iface", "dropwatch -b iface", &["watch", "-b", "iface"]),
+    ("dport", "dropwatch -b dport", &["watch", "-b", "dport"]),
+    ("flow", "dropwatch -b, a flow with its location and reason", &["watch", "-b", FLOW]),
+    ("process", "dropwatch -b process", &["watch", "-b", "process"]),
+    ("filter", "dropwatch -f 'udp and dst port 9'", &["watch", "-f", FILTER]),
+    ("all", "dropwatch -b, all keys", &["watch", "-b", ALL]),
+    ("trace", "dropwatch trace", &["trace"]),
+    ("trace-filter", "dropwatch trace 'udp and dst port 9'", &["trace", "-f", FILTER]),
 ];
+
+const FILTER: &str = "udp and dst port 9";
+const ALL: &str =
+    "location,reason,iface,netns,protocol,ipproto,saddr,daddr,sport,dport,cpu,stack,socket,process,container";
+
+/// One whose benchmark was killed ends by itself after this long.
+const LIFE: &str = "2m";
 
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     eprintln!("start: {STARTS} starts of each");
@@ -29,11 +47,14 @@ pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     // The first round brings the files into the page cache.
     for round in 0..=STARTS {
         for ((.., args), times) in QUESTIONS.iter().zip(&mut times) {
-            let monitor = Monitor::start(dropwatch, "1h", args)?;
-            times.extend((round > 0).then_some(monitor.started.as_secs_f64() * 1e3));
+            let mut command = Command::new(dropwatch);
+            command.args(*args).args(["--duration", LIFE]).stdout(Stdio::null());
+            let (process, started) = Process::start(&mut command)?;
+            times.extend((round > 0).then_some(started.as_secs_f64() * 1e3));
             // What it still reads in the background must not delay the next one.
-            monitor.settle()?;
-            monitor.stop()?;
+            process.settle()?;
+            process.interrupt()?;
+            process.ended()?;
         }
         if let Some(tool) = &bpftrace {
             let took = start_bpftrace(tool)?;
