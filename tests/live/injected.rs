@@ -71,10 +71,17 @@ pub fn finish() {
 
 /// After all cases: the monitor ends well, and has lost nothing.
 fn end() {
+    assert!(
+        RUN.load(Ordering::Relaxed) > 0,
+        "no case ran before: this says something of them, and nothing alone"
+    );
     let end = take_or_start().stop();
     let lost = LOST.load(Ordering::Relaxed) + end.reports.iter().map(lost_in).sum::<u64>();
     assert_eq!(lost, 0, "drops in no row: {end:?}");
 }
+
+/// How many cases were run.
+static RUN: AtomicU64 = AtomicU64::new(0);
 
 /// Drops in the ledgers of all cases' reports.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -85,6 +92,7 @@ fn lost_in(report: &Value) -> u64 {
 }
 
 fn run(case: &Case) -> Result<(), Failed> {
+    RUN.fetch_add(1, Ordering::Relaxed);
     let prepared = (case.prepare)(case.count);
     let stream = take_or_start();
     let like = prepared.expected.as_ref().map(Like::new);
