@@ -112,9 +112,9 @@ fn add(walk: *mut Walk, now: u64, value: u64, function: u16, kind: u16) -> u32 {
     }
 }
 
-/// A function is called. Whether its return matters: it does in a walk.
+/// A function is called. Returns whether its return matters, as it does in a walk.
 ///
-/// Most calls are in none, and the first thing that is found out.
+/// Most calls are in no walk, so that is checked first.
 #[inline(always)]
 pub fn call(ctx: &impl EbpfContext) -> bool {
     let place = Place::of_this_task();
@@ -179,8 +179,8 @@ unsafe extern "C" fn is_return(ctx: *mut c_void) -> u64 {
     answer
 }
 
-/// A function is called or returns, and the kernel runs one program for both: what that answers, 1 if the return is not to
-/// be reported.
+/// At both ends of a function the kernel runs one program. Returns what that answers: 1 at a call whose return the kernel is
+/// to skip.
 #[inline(always)]
 pub fn session(ctx: &impl EbpfContext) -> u32 {
     // SAFETY: the context is the program's own.

@@ -201,7 +201,7 @@ fn beyond(one: u32, other: u32) -> u32 {
     difference as u32
 }
 
-/// The smaller one of two numbers, likewise.
+/// The smaller of two numbers, without a branch either.
 #[inline(always)]
 fn smaller(one: u32, other: u32) -> u32 {
     one - beyond(one, other)

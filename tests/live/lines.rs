@@ -94,13 +94,18 @@ fn arguments<'a>(directory: &'a TempDir, others: &[&'a str]) -> Vec<&'a str> {
     [others, &["--debug-dir", directory.to_str().expect("a name in UTF-8")]].concat()
 }
 
-fn first_report() {
-    let Some(directory) = running() else { return skip("no gcc, no ld, or a kernel without a build id") };
+/// One report of seven datagrams without a socket.
+fn seven_drops(directory: &TempDir, format: &str) -> (Watch, Net) {
     let net = Net::new();
     let filter = format!("netns {}", net.inum());
-    let watch =
-        Watch::start(&arguments(&directory, &["-o", "json", "-n", "1", "-i", "500ms", "-f", &filter]));
+    let watch = Watch::start(&arguments(directory, &["-o", format, "-n", "1", "-i", "500ms", "-f", &filter]));
     net.drop_datagrams(7);
+    (watch, net)
+}
+
+fn first_report() {
+    let Some(directory) = running() else { return skip("no gcc, no ld, or a kernel without a build id") };
+    let (watch, _net) = seven_drops(&directory, "json");
     let reports = watch.reports();
     assert_eq!(reports.all_at(udp_receiver()), 7);
     let row = reports.rows().find(|row| row["count"] == 7).expect("the row");
@@ -110,11 +115,7 @@ fn first_report() {
 
 fn text() {
     let Some(directory) = running() else { return skip("no gcc, no ld, or a kernel without a build id") };
-    let net = Net::new();
-    let filter = format!("netns {}", net.inum());
-    let watch =
-        Watch::start(&arguments(&directory, &["-o", "text", "-n", "1", "-i", "500ms", "-f", &filter]));
-    net.drop_datagrams(7);
+    let (watch, _net) = seven_drops(&directory, "text");
     let ended = watch.wait();
     assert!(ended.stdout.contains("] source net/ipv4/udp.c:2539"), "{ended:?}");
 }
@@ -137,11 +138,7 @@ fn trace() {
 
 fn without() {
     let Some(directory) = debug_dir("0123456789abcdef") else { return skip("no gcc or ld") };
-    let net = Net::new();
-    let filter = format!("netns {}", net.inum());
-    let watch =
-        Watch::start(&arguments(&directory, &["-o", "json", "-n", "1", "-i", "500ms", "-f", &filter]));
-    net.drop_datagrams(7);
+    let (watch, _net) = seven_drops(&directory, "json");
     let reports = watch.reports();
     let row = reports.rows().find(|row| row["count"] == 7).expect("the row");
     assert_eq!(row["location"]["source"], Value::Null);

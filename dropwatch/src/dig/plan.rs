@@ -104,7 +104,7 @@ pub enum Reach {
 impl Plan {
     /// What is called from roots. These are the first of the candidates that can be followed.
     pub fn new(machine: Machine, wanted: &Wanted, code: &mut impl Code, read: &mut Read) -> Self {
-        let mut scanner = Scanner { machine, code, read, seen: HashSet::new(), plan: Self::default() };
+        let mut scanner = Scanner::new(Self::default(), machine, code, read);
         scanner.start(wanted);
         scanner.descend(0..scanner.plan.functions.len(), wanted.depth, wanted.most);
         scanner.add_others(&wanted.others, MOST_WITH_POINTERS);
@@ -126,9 +126,8 @@ impl Plan {
         read: &mut Read,
     ) -> Self {
         let Some(place) = self.place(function.start) else { return self };
-        let seen = self.functions.iter().map(|function| function.start).collect();
         let most = self.functions.len() + more;
-        let mut scanner = Scanner { machine, code, read, seen, plan: self };
+        let mut scanner = Scanner::new(self, machine, code, read);
         scanner.descend(place..place + 1, depth, most);
         scanner.plan
     }
@@ -143,9 +142,8 @@ impl Plan {
         read: &mut Read,
     ) -> Self {
         let Some(place) = self.place(function.start) else { return self };
-        let seen = self.functions.iter().map(|function| function.start).collect();
         let most = self.functions.len() + more;
-        let mut scanner = Scanner { machine, code, read, seen, plan: self };
+        let mut scanner = Scanner::new(self, machine, code, read);
         if scanner.add_others(others, most) {
             scanner.plan.reach[place] = Reach::Whole;
         }
@@ -198,7 +196,13 @@ struct Scanner<'a, C> {
     plan: Plan,
 }
 
-impl<C: Code> Scanner<'_, C> {
+impl<'a, C: Code> Scanner<'a, C> {
+    /// One that goes on with a plan.
+    fn new(plan: Plan, machine: Machine, code: &'a mut C, read: &'a mut Read) -> Self {
+        let seen = plan.functions.iter().map(|function| function.start).collect();
+        Self { machine, code, read, seen, plan }
+    }
+
     /// Takes what is followed without being called by something that is.
     fn start(&mut self, wanted: &Wanted) {
         for candidate in &wanted.candidates {

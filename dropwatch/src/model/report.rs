@@ -237,6 +237,23 @@ impl Row {
             evidence: None,
         }
     }
+
+    /// One that has a count and nothing else besides its values.
+    #[cfg(test)]
+    pub fn counting(count: u64, values: Vec<Value>) -> Self {
+        Self {
+            count,
+            total: None,
+            class: None,
+            unclassed: 0,
+            peak: None,
+            values,
+            key: RowKey::default(),
+            sample: None,
+            sampled: Vec::new(),
+            evidence: None,
+        }
+    }
 }
 
 /// What the drops of a key are worth.

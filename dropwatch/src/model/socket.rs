@@ -59,7 +59,7 @@ pub enum Ownership {
     Kernel,
     /// No process's: it belongs to no socket, or to what is left of one.
     Nobody,
-    /// Nobody knows: the process has gone, or the kernel does not tell.
+    /// It is not known: the process has gone, or the kernel does not tell.
     Unknown,
 }
 

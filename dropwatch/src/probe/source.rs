@@ -70,7 +70,7 @@ pub enum Belongs {
     To(u64),
     /// None.
     ToNone,
-    /// Nobody knows.
+    /// It is not known.
     Unknown,
 }
 

@@ -5,10 +5,7 @@ mod tables;
 
 use std::time::{Duration, SystemTime};
 
-use dropwatch_common::{
-    row::RowKey,
-    socket::{SocketKey, SocketSeen, form},
-};
+use dropwatch_common::socket::{SocketKey, SocketSeen, form};
 use proptest::{array, prelude::*};
 
 use super::{Format, Style, Width, renderer};
@@ -42,18 +39,7 @@ fn core(code: u32, name: Option<&str>) -> Value {
 }
 
 pub fn row<const N: usize>(count: u64, values: [Value; N]) -> Row {
-    Row {
-        count,
-        total: Some(count * 10),
-        class: None,
-        unclassed: 0,
-        peak: None,
-        values: values.into(),
-        key: RowKey::default(),
-        sample: None,
-        sampled: Vec::new(),
-        evidence: None,
-    }
+    Row { total: Some(count * 10), ..Row::counting(count, values.into()) }
 }
 
 /// Rows as they come from a kernel with reasons: a module's, one without a size, one without any name.

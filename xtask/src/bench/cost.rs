@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Each of what a row can stand for, alone.
-const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 15] = [
     "location",
     "reason",
     "iface",

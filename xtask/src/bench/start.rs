@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 
 use super::{
-    cost::FLOW,
+    cost::{FLOW, KEYS},
     other::{ONE_LINER, Tool},
     process::Process,
     ready::Ready,
@@ -19,22 +19,24 @@ use super::{
 
 const STARTS: usize = 20;
 
-/// The questions to dropwatch, of programs and people.
-const QUESTIONS: [(&str, &str, &[&str]); 9] = [
-    ("default", "dropwatch", &["watch"]),
-    ("iface", "dropwatch -b iface", &["watch", "-b", "iface"]),
-    ("dport", "dropwatch -b dport", &["watch", "-b", "dport"]),
-    ("flow", "dropwatch -b, a flow with its location and reason", &["watch", "-b", FLOW]),
-    ("process", "dropwatch -b process", &["watch", "-b", "process"]),
-    ("filter", "dropwatch -f 'udp and dst port 9'", &["watch", "-f", FILTER]),
-    ("all", "dropwatch -b, all keys", &["watch", "-b", ALL]),
-    ("trace", "dropwatch trace", &["trace"]),
-    ("trace-filter", "dropwatch trace 'udp and dst port 9'", &["trace", "-f", FILTER]),
-];
+/// A question to dropwatch: for programs, for people, and its command line.
+type Question<'a> = (&'a str, &'a str, Vec<&'a str>);
+
+fn questions(all_keys: &str) -> [Question<'_>; 9] {
+    [
+        ("default", "dropwatch", vec!["watch"]),
+        ("iface", "dropwatch -b iface", vec!["watch", "-b", "iface"]),
+        ("dport", "dropwatch -b dport", vec!["watch", "-b", "dport"]),
+        ("flow", "dropwatch -b, a flow with its location and reason", vec!["watch", "-b", FLOW]),
+        ("process", "dropwatch -b process", vec!["watch", "-b", "process"]),
+        ("filter", "dropwatch -f 'udp and dst port 9'", vec!["watch", "-f", FILTER]),
+        ("all", "dropwatch -b, all keys", vec!["watch", "-b", all_keys]),
+        ("trace", "dropwatch trace", vec!["trace"]),
+        ("trace-filter", "dropwatch trace 'udp and dst port 9'", vec!["trace", "-f", FILTER]),
+    ]
+}
 
 const FILTER: &str = "udp and dst port 9";
-const ALL: &str =
-    "location,reason,iface,netns,protocol,ipproto,saddr,daddr,sport,dport,cpu,stack,socket,process,container";
 
 /// One whose benchmark was killed ends by itself after this long.
 const LIFE: &str = "2m";
@@ -42,13 +44,15 @@ const LIFE: &str = "2m";
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     eprintln!("start: {STARTS} starts of each");
     let bpftrace = Tool::bpftrace();
-    let mut times = QUESTIONS.map(|_| Vec::new());
+    let all_keys = KEYS.join(",");
+    let questions = questions(&all_keys);
+    let mut times = [const { Vec::new() }; 9];
     let mut others = Vec::new();
     // The first round brings the files into the page cache.
     for round in 0..=STARTS {
-        for ((.., args), times) in QUESTIONS.iter().zip(&mut times) {
+        for ((.., args), times) in questions.iter().zip(&mut times) {
             let mut command = Command::new(dropwatch);
-            command.args(*args).args(["--duration", LIFE]).stdout(Stdio::null());
+            command.args(args).args(["--duration", LIFE]).stdout(Stdio::null());
             let (process, started) = Process::start(&mut command)?;
             times.extend((round > 0).then_some(started.as_secs_f64() * 1e3));
             // What it still reads in the background must not delay the next one.
@@ -62,7 +66,7 @@ pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
         }
     }
     let mut figures = Vec::new();
-    for ((id, name, _), times) in QUESTIONS.iter().zip(times) {
+    for ((id, name, _), times) in questions.iter().zip(times) {
         figures.extend(both(id, name, times));
     }
     if let Some(tool) = &bpftrace {

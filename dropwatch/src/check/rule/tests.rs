@@ -1,6 +1,5 @@
 //! Rules as they are written, and the rows that count for them.
 
-use dropwatch_common::row::RowKey;
 use proptest::prelude::*;
 
 use super::*;
@@ -36,18 +35,7 @@ pub(crate) fn row(symbol: &str, module: &str, reason: u32, count: u64) -> Row {
         Value::Reason(Some(reason)),
         Value::Function(Some(function)),
     ];
-    Row {
-        count,
-        total: Some(count),
-        class: Some(Class::Lost),
-        unclassed: 0,
-        peak: None,
-        values,
-        key: RowKey::default(),
-        sample: None,
-        sampled: Vec::new(),
-        evidence: None,
-    }
+    Row { total: Some(count), class: Some(Class::Lost), ..Row::counting(count, values) }
 }
 
 #[test]
@@ -134,18 +122,7 @@ fn every_key_has_its_own_values() {
         })),
         Value::Cpu(1),
     ];
-    let row = Row {
-        count: 1,
-        total: None,
-        class: None,
-        unclassed: 0,
-        peak: None,
-        values,
-        key: RowKey::default(),
-        sample: None,
-        sampled: Vec::new(),
-        evidence: None,
-    };
+    let row = Row::counting(1, values);
     for (text, counts) in [
         ("saddr=10.0.0.1:0", true),
         ("daddr=10.0.0.1:0", false),

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use dropwatch_common::row::RowKey;
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::{
@@ -18,18 +17,7 @@ use crate::model::{
 };
 
 pub fn row(count: u64, values: Vec<Value>) -> Row {
-    Row {
-        count,
-        total: None,
-        class: None,
-        unclassed: 0,
-        peak: None,
-        values,
-        key: RowKey::default(),
-        sample: None,
-        sampled: Vec::new(),
-        evidence: None,
-    }
+    Row::counting(count, values)
 }
 
 fn target() -> Target {
