@@ -16,11 +16,11 @@ use crate::{
 
 /// All of them.
 pub const TESTS: &[Test] = &[
-    ("trace_takes_an_expression_an_interface_and_tcpdumps_letters", letters),
-    ("trace_without_a_drop_writes_a_capture_that_tcpdump_reads", no_drops),
-    ("trace_captures_nothing_of_local_sockets", local_sockets),
-    ("trace_tells_the_time_in_a_time_namespace", time_namespace),
-    ("trace_samples_a_flood_from_its_first_second_on", first_second),
+    ("capture::trace_takes_an_expression_an_interface_and_tcpdumps_letters", letters),
+    ("capture::trace_without_a_drop_writes_a_capture_that_tcpdump_reads", no_drops),
+    ("capture::trace_captures_nothing_of_local_sockets", local_sockets),
+    ("capture::trace_tells_the_time_in_a_time_namespace", time_namespace),
+    ("capture::trace_samples_a_flood_from_its_first_second_on", first_second),
 ];
 
 fn text(path: &Path) -> &str {

@@ -17,12 +17,7 @@ use nix::{
 
 use crate::{
     Test,
-    support::{
-        self,
-        inject::needs::{kernel_has_reason, kernel_is_before},
-        net::Net,
-        udp_receiver,
-    },
+    support::{self, kernel, net::Net, udp_receiver},
 };
 
 /// All of them.
@@ -245,7 +240,7 @@ fn mistyped() {
         (vec!["--max", "dport=9:3", "--expect", "dport=9:4"], "'--max dport=9:3' allows fewer"),
     ];
     // What a kernel without reasons says of any of them.
-    let has_reasons = kernel_has_reason("NO_SOCKET");
+    let has_reasons = kernel::has_reason("NO_SOCKET");
     wrong.push((
         vec!["--max", "reason=NO_SOKET:0"],
         if has_reasons { "did you mean 'NO_SOCKET'" } else { "gives no reasons" },
@@ -254,7 +249,7 @@ fn mistyped() {
         wrong.push((vec!["--max", "reason=NETFILTER_DROP,reason=NO_SOCKET:0"], "no drop has both"));
         wrong.push((vec!["--max", "reason=60000:0"], "no reason '60000'"));
     }
-    if !kernel_is_before(6, 2) {
+    if !kernel::is_before(6, 2) {
         wrong.push((vec!["--max", "reason=CONSUMED:0"], "is not a drop"));
     }
     for (arguments, words) in wrong {

@@ -18,10 +18,8 @@ use crate::{
     support::{
         self,
         frames::{self, IPV4, Packet},
-        inject::{
-            needs::kernel_has_reason,
-            wire::{Wire, on_one_cpu},
-        },
+        inject::wire::{Wire, on_one_cpu},
+        kernel,
         net::Net,
         watch::{Reports, Watch},
     },
@@ -150,7 +148,7 @@ fn not_ip() {
     wire.deliver(std::iter::repeat_n(lldp.as_slice(), 29));
     wire.deliver_copies(0x88b5, &[0; 46], 31);
     let reports = watch.stop();
-    if !kernel_has_reason("UNHANDLED_PROTO") {
+    if !kernel::has_reason("UNHANDLED_PROTO") {
         // Where the kernel does not say why, the place has no meaning of its own.
         assert_eq!(drops(&reports, "lost", PLACE), 60, "{reports:?}");
         return;
@@ -228,7 +226,7 @@ fn rules() {
     let check = Check::start(&net, &rules);
     net.run(converse);
     net.command("ping", &["-c", "1", "-W", "5", "127.0.0.1"]);
-    if kernel_has_reason("NO_SOCKET") {
+    if kernel::has_reason("NO_SOCKET") {
         net.drop_datagrams(6);
     }
     let (status, stderr) = check.end();
@@ -239,7 +237,7 @@ fn rules() {
     assert_eq!(status, Some(4), "{stderr}");
     let said = format!("FAILED  --max lost,netns=self:0: {lost} drop");
     assert!(stderr.contains(&said), "{stderr}");
-    if kernel_has_reason("NO_SOCKET") {
+    if kernel::has_reason("NO_SOCKET") {
         let check = Check::start(&net, &["--max", "refused,netns=self:6"]);
         net.drop_datagrams(7);
         let (status, stderr) = check.end();

@@ -11,8 +11,8 @@ use crate::{
     Test,
     support::{
         frames::{IPV4, Packet},
-        inject::{needs, wire::Wire},
-        is_guest,
+        inject::wire::Wire,
+        is_guest, kernel,
         net::{Net, flood_all},
         udp_receiver,
         watch::{Reports, Stream, Watch},
@@ -21,14 +21,14 @@ use crate::{
 
 /// All of them.
 pub const TESTS: &[Test] = &[
-    ("a_closed_udp_port_gives_as_many_drops_as_datagrams", closed_udp_port),
-    ("two_reasons_at_one_location_stay_two_rows", two_reasons),
-    ("a_thousand_reports_lose_nothing_at_a_boundary", boundaries),
-    ("two_instances_at_once_agree", two_instances),
-    ("what_does_not_fit_is_in_the_ledger", full_map),
-    ("a_burst_is_seen_and_costs_no_count", burst),
-    ("a_slow_reader_loses_nothing", slow_reader),
-    ("ten_million_drops_from_all_cpus_are_counted_to_the_last_one", ten_million),
+    ("counts::a_closed_udp_port_gives_as_many_drops_as_datagrams", closed_udp_port),
+    ("counts::two_reasons_at_one_location_stay_two_rows", two_reasons),
+    ("counts::a_thousand_reports_lose_nothing_at_a_boundary", boundaries),
+    ("counts::two_instances_at_once_agree", two_instances),
+    ("counts::what_does_not_fit_is_in_the_ledger", full_map),
+    ("counts::a_burst_is_seen_and_costs_no_count", burst),
+    ("counts::a_slow_reader_loses_nothing", slow_reader),
+    ("counts::ten_million_drops_from_all_cpus_are_counted_to_the_last_one", ten_million),
 ];
 
 const NO_SOCKET: &str = "NO_SOCKET";
@@ -56,7 +56,7 @@ fn two_reasons() {
     wire.deliver_copies(IPV4, &to_nobody, 5);
     let reports = watch.stop();
     // Kernels that have no names for these two reasons have one row for both.
-    if !needs::kernel_has_reason("IP_LOCALNET") {
+    if !kernel::has_reason("IP_LOCALNET") {
         assert_eq!(reports.at("ip_rcv_finish_core", "IP_LOCALNET"), 22, "{reports:?}");
         return;
     }

@@ -32,7 +32,7 @@ use crate::{
             sys,
             wire::{Wire, eventually},
         },
-        is_guest,
+        is_guest, kernel,
         trial::{self, trial},
         watch::{Ended, Watch},
     },
@@ -144,7 +144,7 @@ const EACH: &[&str] = &["ospf_hello_to_a_group_not_joined", "reverse_path_filter
 
 /// Those with needs; none on kernels of the matrix that never had them.
 pub fn trials(can_run: bool) -> Vec<Trial> {
-    if needs::kernel_is_before(5, 15) {
+    if kernel::is_before(5, 15) {
         return Vec::new();
     }
     let is_each = each_has_its_own();
@@ -176,7 +176,7 @@ pub fn trials(can_run: bool) -> Vec<Trial> {
 
 /// Whether each function has probes of its own: on older kernels, and Debian's for arm64.
 fn each_has_its_own() -> bool {
-    (needs::kernel_is_before(6, 12) || cfg!(target_arch = "aarch64"))
+    (kernel::is_before(6, 12) || cfg!(target_arch = "aarch64"))
         && trial::lacking(&needs::FUNCTION_PROBES).is_some()
 }
 
@@ -424,8 +424,7 @@ fn refused() {
     let message = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(3), "{message}");
     assert!(ended.stdout.is_empty() && !message.contains("Waiting"), "{message}");
-    let lacks = fs::read_to_string("/proc/kallsyms").expect("symbols");
-    let option = if lacks.contains(" register_kprobe\n") { "CONFIG_FPROBE" } else { "CONFIG_KPROBES" };
+    let option = if kernel::has_function("register_kprobe") { "CONFIG_FPROBE" } else { "CONFIG_KPROBES" };
     assert!(message.contains(&format!("it is built without {option}=y")), "{message}");
     assert!(message.contains("`dropwatch trace --stack`"), "{message}");
 }

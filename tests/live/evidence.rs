@@ -24,6 +24,7 @@ use crate::{
             sys::{self, Hook},
             wire::eventually,
         },
+        kernel,
         net::Net,
         trial,
         watch::{Reports, Watch},
@@ -96,7 +97,7 @@ fn full_socket() {
     let reports = watch.stop();
     let row = row(&reports, None);
     assert_eq!(row["count"], lost(), "{row}");
-    if !needs::tracepoint_tells_socket() {
+    if !kernel::tells_socket() {
         assert_eq!(of_kind(row, "socket"), [&Value::Null; 0], "the packet is not the receiver's yet: {row}");
         return;
     }
@@ -138,7 +139,7 @@ fn filters() {
     let told = [(5141, 31, &filtered), (5142, 37, &confined)].map(|(port, count, socket)| {
         let row = row(&reports, Some(port));
         assert_eq!(row["count"], count, "{row}");
-        if !needs::tracepoint_tells_socket() {
+        if !kernel::tells_socket() {
             assert_eq!(row["evidence"], Value::Null, "the packet is not the receiver's yet: {row}");
             return None;
         }
@@ -188,7 +189,7 @@ fn gate() {
     let [row] = &rows[..] else { panic!("one row: {document}") };
     assert!(said.contains(&format!("{} lost: ", row["count"])), "it is explained: {said}");
     let sockets = of_kind(row, "socket");
-    if !needs::tracepoint_tells_socket() {
+    if !kernel::tells_socket() {
         assert_eq!(sockets.len(), 0, "the packet is not the receiver's yet: {row}");
         return;
     }

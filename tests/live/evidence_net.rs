@@ -16,7 +16,7 @@ use crate::support::{
         self, Case, Expected, Prepared, decoys,
         needs::{self, Need},
     },
-    is_guest,
+    is_guest, kernel,
     net::Name,
     trial::trial,
     watch::Stream,
@@ -83,7 +83,7 @@ impl Finding {
 impl Scene {
     fn new(prepared: Prepared) -> Self {
         let reason = prepared.expected.as_ref().expect("drops").reason;
-        let is_told = reason == "NOT_SPECIFIED" || needs::kernel_has_reason(reason);
+        let is_told = reason == "NOT_SPECIFIED" || kernel::has_reason(reason);
         Self { prepared, findings: Vec::new(), innocent: Vec::new(), is_told }
     }
 

@@ -6,7 +6,7 @@ use dropwatch::internals::ENTRIES;
 
 use crate::{
     Test,
-    support::{self, inject::needs, net::Net, watch::Watch},
+    support::{self, inject::needs, kernel, net::Net, watch::Watch},
 };
 
 /// All of them.
@@ -42,7 +42,7 @@ fn reasons() -> BTreeSet<String> {
 /// A kernel without reasons has the tracepoint without them: there is nothing to explain, and that is checked.
 fn every_reason() {
     let reasons = reasons();
-    let kernel_gives_reasons = needs::kernel_has_reason("NO_SOCKET");
+    let kernel_gives_reasons = kernel::has_reason("NO_SOCKET");
     assert_eq!(reasons.len() > 10, kernel_gives_reasons, "{reasons:?}");
     println!("{} reasons", reasons.len());
     for reason in reasons {
@@ -104,7 +104,7 @@ fn every_counter() {
         .filter(|name| has_mptcp || !name.starts_with(MPTCP))
         .filter(|name| {
             let newer = NEWER.iter().find(|(newer, _)| newer == name);
-            let is_newer = newer.is_some_and(|&(_, (major, minor))| needs::kernel_is_before(major, minor));
+            let is_newer = newer.is_some_and(|&(_, (major, minor))| kernel::is_before(major, minor));
             known.contains(*name) == is_newer
         })
         .collect();
@@ -130,7 +130,7 @@ fn classes() {
         let rows = reports.rows().filter(|row| row["class"] == class);
         rows.map(|row| row["count"].as_u64().expect("a count")).sum()
     };
-    let gives_reasons = needs::kernel_has_reason("NO_SOCKET");
+    let gives_reasons = kernel::has_reason("NO_SOCKET");
     let (refused, lost) = if gives_reasons { (37, 23) } else { (0, 37 + 23) };
     assert_eq!((counted("refused"), counted("lost"), counted("harmless")), (refused, lost, 0), "{reports:?}");
 }

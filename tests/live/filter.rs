@@ -15,7 +15,7 @@ use crate::{
             tc::{shoot, shot},
             wire::{Wire, eventually},
         },
-        is_guest,
+        is_guest, kernel,
         net::{CLOSED, Net},
         udp_receiver,
         watch::Watch,
@@ -24,19 +24,19 @@ use crate::{
 
 /// All of them.
 pub const TESTS: &[Test] = &[
-    ("frames_of_all_kinds_are_decided_as_here", frames_of_all_kinds),
-    ("one_flow_among_many", one_flow),
-    ("a_namespace_is_the_only_one_counted", namespaces),
-    ("an_interface_by_its_name", interface),
-    ("a_function_and_a_reason", function_and_reason),
-    ("not_is_all_the_others", complement),
-    ("a_long_expression_is_loaded", long),
-    ("two_hundred_ports", ports),
-    ("flags_of_tcp_and_types_of_icmp", flags),
-    ("a_tag_beside_the_frame_and_one_in_it", tags),
-    ("hardware_addresses_of_frames_and_of_none", hardware),
-    ("a_printed_location_is_a_filter", pasted),
-    ("many_comparisons_of_bytes_are_loaded", bytes),
+    ("filter::frames_of_all_kinds_are_decided_as_here", frames_of_all_kinds),
+    ("filter::one_flow_among_many", one_flow),
+    ("filter::a_namespace_is_the_only_one_counted", namespaces),
+    ("filter::an_interface_by_its_name", interface),
+    ("filter::a_function_and_a_reason", function_and_reason),
+    ("filter::not_is_all_the_others", complement),
+    ("filter::a_long_expression_is_loaded", long),
+    ("filter::two_hundred_ports", ports),
+    ("filter::flags_of_tcp_and_types_of_icmp", flags),
+    ("filter::a_tag_beside_the_frame_and_one_in_it", tags),
+    ("filter::hardware_addresses_of_frames_and_of_none", hardware),
+    ("filter::a_printed_location_is_a_filter", pasted),
+    ("filter::many_comparisons_of_bytes_are_loaded", bytes),
 ];
 
 /// Sets of a filter without names.
@@ -168,7 +168,7 @@ fn function_and_reason() {
     let wire = Wire::new();
     let here = watch(&format!("location {} and netns {}", udp_receiver(), wire.b.inum()));
     let elsewhere = watch(&format!("not location {} and netns {}", udp_receiver(), wire.b.inum()));
-    let reason = crate::support::inject::needs::kernel_has_reason("NO_SOCKET")
+    let reason = kernel::has_reason("NO_SOCKET")
         .then(|| watch(&format!("reason NO_SOCKET and netns {}", wire.b.inum())));
     wire.b.drop_datagrams(19);
     wire.deliver_copies(0x88b5, &[0; 46], 23);

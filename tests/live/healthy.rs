@@ -20,7 +20,7 @@ use crate::support::{
     frames::SOURCE_PORT,
     inject::needs::{self, Need},
     inject::wire::{eventually, on_one_cpu},
-    is_guest,
+    is_guest, kernel,
     net::Net,
     trial::trial,
     watch::Watch,
@@ -105,7 +105,7 @@ impl Workload {
     fn is_untold(&self, row: &Value) -> bool {
         let symbol = row["location"]["symbol"].as_str().unwrap_or_default();
         let function = symbol.split('.').next().unwrap_or(symbol);
-        let mut here = self.untold.iter().filter(|untold| !needs::kernel_has_reason(untold.told_by));
+        let mut here = self.untold.iter().filter(|untold| !kernel::has_reason(untold.told_by));
         here.any(|untold| untold.functions.contains(&function))
     }
 }

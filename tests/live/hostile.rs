@@ -13,13 +13,13 @@ use nix::sys::{prctl, signal::Signal};
 
 use crate::{
     Test, live,
-    support::{self, inject::needs, net::drop_datagrams_here, pcapng, watch::Watch},
+    support::{self, kernel, net::drop_datagrams_here, pcapng, watch::Watch},
 };
 
 /// All of them.
 pub const TESTS: &[Test] = &[
-    ("hostile_names_are_printed_escaped", printed),
-    ("hostile_names_leave_the_documents_of_a_check_whole", documents),
+    ("hostile::names_are_printed_escaped", printed),
+    ("hostile::names_leave_the_documents_of_a_check_whole", documents),
 ];
 
 /// Set in the environment of the process with a hostile name.
@@ -160,7 +160,7 @@ fn printed() {
     let packet = "length 29: IP 127.0.0.1.";
     let is_whole = |line: &str| {
         let class = |class| line.contains(&format!("{both} class {class} {packet}"));
-        class("refused") || class("lost") && needs::kernel_is_before(5, 17)
+        class("refused") || class("lost") && kernel::is_before(5, 17)
     };
     assert!(lines.lines().all(is_whole), "{lines}");
     let report: serde_json::Value = serde_json::from_str(&json).expect("one line of JSON");

@@ -24,7 +24,7 @@ use crate::support::{
         needs::{self, Need},
         wire::{Wire, eventually},
     },
-    is_guest,
+    is_guest, kernel,
     net::Net,
     trial::trial,
     watch::Watch,
@@ -330,7 +330,7 @@ fn few_amid_many() {
     assert_eq!(lost() - before, 9);
     let mut rows = text.lines().filter(|line| line.contains("udp"));
     // What has no reason can be neither told apart nor put first.
-    if needs::kernel_has_reason("NO_SOCKET") {
+    if kernel::has_reason("NO_SOCKET") {
         assert_says(&text, &["9 lost", "139 refused"]);
         assert_says(rows.next().expect("a row"), &[" 9 ", "6343", "receive buffer"]);
     } else {
@@ -349,7 +349,7 @@ fn wrong_address() {
     let text = watch.wait().stdout;
     let line = text.lines().next().expect("a line");
     assert_says(line, &["02:00:00:00:00:99", "10.99.0.2"]);
-    if needs::kernel_has_reason("OTHERHOST") {
+    if kernel::has_reason("OTHERHOST") {
         assert_says(&explain("OTHERHOST"), &["stale ARP", "ip neighbour show"]);
     }
 }

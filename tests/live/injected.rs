@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
     net::IpAddr,
     path::Path,
     sync::{
@@ -17,8 +16,8 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use crate::support::{
-    inject::{self, Case, Expected, Flow, needs},
-    is_guest,
+    inject::{self, Case, Expected, Flow},
+    is_guest, kernel,
     trial::trial,
     watch::Stream,
 };
@@ -238,9 +237,9 @@ impl Like {
     fn new(expected: &Expected) -> Self {
         let mut reasons = vec![expected.reason];
         reasons.extend(expected.older);
-        reasons.retain(|reason| needs::kernel_has_reason(reason));
-        if !needs::kernel_has_reason(expected.reason) {
-            reasons.extend(needs::reason_here("NOT_SPECIFIED"));
+        reasons.retain(|reason| kernel::has_reason(reason));
+        if !kernel::has_reason(expected.reason) {
+            reasons.extend(kernel::reason_here("NOT_SPECIFIED"));
         }
         let locations = expected.locations.iter().copied().filter(|name| has_function(name)).collect();
         // What is not a module is part of the kernel.
@@ -280,15 +279,11 @@ impl Like {
     }
 }
 
-/// Whether the kernel has a function. Others are inlined, or of other kernels.
+/// Whether the kernel or a module has a function. Others are inlined, or of other kernels.
 fn has_function(name: &str) -> bool {
     /// Read once: what needs modules has them loaded before the first case runs.
-    static FUNCTIONS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-        let kallsyms = fs::read_to_string("/proc/kallsyms").expect("/proc/kallsyms");
-        let name = |line: &str| line.split_ascii_whitespace().nth(2).map(|name| base(name).to_owned());
-        kallsyms.lines().filter_map(name).collect()
-    });
-    FUNCTIONS.contains(name)
+    static FUNCTIONS: LazyLock<HashSet<Vec<u8>>> = LazyLock::new(kernel::functions);
+    FUNCTIONS.contains(name.as_bytes())
 }
 
 /// A symbol without what compilers append to the parts of a function.

@@ -18,9 +18,10 @@ use crate::{
     Test,
     support::{
         inject::{
-            needs, sys,
+            sys,
             wire::{self, Wire},
         },
+        kernel,
         net::Net,
         udp_receiver,
         watch::Watch,
@@ -118,12 +119,12 @@ fn without_btf() {
     assert_eq!(reports.all_at(udp_receiver()), 37, "{reports:?}");
     let row = reports.rows().find(|row| row["location"]["symbol"] == udp_receiver()).expect("a row");
     // The number is passed on all the same by kernels that have one.
-    assert_eq!(row["reason"].is_null(), !needs::kernel_has_reason("NO_SOCKET"), "{row}");
+    assert_eq!(row["reason"].is_null(), !kernel::has_reason("NO_SOCKET"), "{row}");
 }
 
 fn without_btf_is_told() {
     let reports = blind().stop();
     let told = ["only the reasons of the network core have names", "reasons are printed as numbers"];
     let is_told = told.iter().any(|words| reports.stderr.contains(words));
-    assert_eq!(is_told, needs::kernel_has_reason("NO_SOCKET"), "{}", reports.stderr);
+    assert_eq!(is_told, kernel::has_reason("NO_SOCKET"), "{}", reports.stderr);
 }

@@ -19,10 +19,10 @@ use crate::{
 /// All of them, except in guests, which have no compiler.
 pub fn tests() -> Vec<Test> {
     let all: [Test; 4] = [
-        ("lines_are_in_the_first_report", first_report),
-        ("lines_are_in_text", text),
-        ("lines_are_in_a_trace", trace),
-        ("a_directory_without_lines_is_a_warning", without),
+        ("lines::are_in_the_first_report", first_report),
+        ("lines::are_in_text", text),
+        ("lines::are_in_a_trace", trace),
+        ("lines::a_directory_without_lines_is_a_warning", without),
     ];
     if is_guest() { Vec::new() } else { all.into() }
 }

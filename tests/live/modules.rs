@@ -10,10 +10,10 @@ use crate::{
     support::{
         inject::{
             ip::gre,
-            needs::{self, kernel_has_reason},
+            needs::{self},
             wire::Wire,
         },
-        is_guest,
+        is_guest, kernel,
         net::Net,
         openvswitch::Switch,
         trial::trial,
@@ -163,7 +163,7 @@ fn drop_in_switch(watch: Watch, count: u64) {
     unload(&["openvswitch"]);
     let rows: Vec<_> = reports.rows().filter(|row| row["location"]["module"] == "openvswitch").collect();
     // Before it had reasons, the switch consumed what it had no use for.
-    if !kernel_has_reason("SUBSYS_OPENVSWITCH") {
+    if !kernel::has_reason("SUBSYS_OPENVSWITCH") {
         assert!(rows.is_empty(), "{reports:?}");
         return;
     }

@@ -16,7 +16,7 @@ use crate::{
     support::{
         PATIENCE, dropwatch,
         frames::{self, IPV4, Packet},
-        inject::needs::kernel_is_before,
+        kernel,
         net::{CLOSED, Net},
         watch::{Reports, Watch},
     },
@@ -51,7 +51,7 @@ pub(super) fn unique(what: &str) -> String {
 
 /// Whether the kernel gives each namespace a cookie when it is made (Linux 5.12).
 fn has_cookies() -> bool {
-    !kernel_is_before(5, 12)
+    !kernel::is_before(5, 12)
 }
 
 /// Drops in rows for which `is` holds.

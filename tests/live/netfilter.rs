@@ -26,7 +26,7 @@ use crate::{
             needs::{self, Need},
             wire::{Wire, eventually},
         },
-        is_guest,
+        is_guest, kernel,
         net::{CLOSED, Net},
         trial, udp_receiver,
         watch::{Reports, Stream, Watch},
@@ -36,7 +36,7 @@ use crate::{
 /// All of them: those of rules, and what this kernel does about tracing.
 pub fn tests() -> Vec<Test> {
     // Tables with an owner came then.
-    let tracing = if needs::kernel_is_before(5, 12) { UNTRACED } else { TRACING };
+    let tracing = if kernel::is_before(5, 12) { UNTRACED } else { TRACING };
     [RULES, tracing].concat()
 }
 
@@ -373,7 +373,7 @@ fn beside_a_flood() {
     }
     let text = table.wait().stdout;
     assert!(text.contains("ticket 4711") && !text.contains("ticket 42"), "{text}");
-    if needs::kernel_has_reason("NO_SOCKET") {
+    if kernel::has_reason("NO_SOCKET") {
         // What the queue of a busy CPU refused is a loss of the flood, and there may be more of those.
         let row = |of: &str| {
             text.lines().position(|line| line.contains(of)).unwrap_or_else(|| panic!("{of}: {text}"))

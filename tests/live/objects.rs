@@ -28,6 +28,7 @@ use crate::{
             needs,
             wire::{Wire, eventually},
         },
+        kernel,
         net::{CLOSED, Net},
         pcapng, trial,
         watch::{Reports, Watch},
@@ -155,7 +156,7 @@ fn reuseport() {
     let rows = rows_of(&reports, &net);
     let [row] = rows[..] else { panic!("one row: {rows:?}") };
     assert_eq!(row["count"], lost(), "{reports:?}");
-    if !needs::tracepoint_tells_socket() {
+    if !kernel::tells_socket() {
         // The packet is not the receiver's yet.
         assert_eq!((&row["socket"], &row["process"]), (&Value::Null, &Value::Null), "{row}");
         return;
@@ -296,7 +297,7 @@ fn time_wait() {
     let reports = watch.stop();
     let rows = rows_of(&reports, &wire.b);
     let left: Vec<_> = rows.iter().copied().filter(|row| row["socket"]["state"] == "TIME-WAIT").collect();
-    if !needs::tracepoint_tells_socket() {
+    if !kernel::tells_socket() {
         assert!(left.is_empty() && !rows.is_empty(), "{reports:?}");
         return;
     }

@@ -15,8 +15,7 @@ use nix::{errno::Errno, sys::signal::Signal};
 use crate::{
     Test,
     support::{
-        self,
-        inject::needs::kernel_has_reason,
+        self, kernel,
         net::Net,
         watch::{Watch, send},
     },
@@ -167,7 +166,7 @@ fn without_symbols() {
         watch.signal(Signal::SIGINT);
         watch.wait().stderr
     };
-    let filter = if kernel_has_reason("NO_SOCKET") { "reason NO_SOCKET" } else { "udp" };
+    let filter = if kernel::has_reason("NO_SOCKET") { "reason NO_SOCKET" } else { "udp" };
     let watch = start(&["-b", "iface,reason", "-f", filter]);
     assert_kept(watch.id(), BPF | SYS_PTRACE);
     let stderr = said(watch);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{
     inject::{self, Case, Flow, Prepared},
-    is_guest,
+    is_guest, kernel,
     trial::trial,
     udp_receiver,
     watch::Watch,
@@ -83,7 +83,7 @@ const SCENARIOS: &[Scenario] = &[
         check: |rows, drops| {
             assert_eq!(sum(rows), drops, "{rows:?}");
             assert_eq!(rows[0]["iface"]["name"], "vb", "{rows:?}");
-            let reason = inject::needs::reason_here("IP_RPFILTER");
+            let reason = kernel::reason_here("IP_RPFILTER");
             assert_eq!(rows[0]["reason"]["name"].as_str(), reason, "{rows:?}");
         },
     },

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     Test,
-    support::{inject::needs, net::Net, watch::Watch},
+    support::{kernel, net::Net, watch::Watch},
 };
 
 /// All of them.
@@ -60,7 +60,7 @@ fn order() {
     });
     let [usual, all, by_count, top] = tables.each_ref().map(|table| outline(table));
     // Without reasons it is not known that the closed port refused them.
-    let (split, in_order, first) = if needs::kernel_has_reason("NO_SOCKET") {
+    let (split, in_order, first) = if kernel::has_reason("NO_SOCKET") {
         (": 23 lost, 37 refused, 41 harmless\n", vec!["LOST", "23", "REFUSED", "37"], vec!["LOST", "23"])
     } else {
         (": 60 lost, 0 refused, 41 harmless\n", vec!["LOST", "37", "23"], vec!["LOST", "37"])

@@ -20,7 +20,7 @@ use crate::support::{
         needs::{self, Need},
         wire::{Wire, eventually},
     },
-    is_guest,
+    is_guest, kernel,
     net::Net,
     pcapng,
     screen::{Screen, words},
@@ -42,7 +42,7 @@ pub fn trials(can_run: bool) -> Vec<Trial> {
         ("a_terminal_that_is_gone_ends_it", KEYS, gone),
     ];
     let mut tests = if is_guest() { Vec::new() } else { HERE.to_vec() };
-    let can_dig = if is_guest() { !needs::kernel_is_before(7, 0) } else { can_dig() };
+    let can_dig = if is_guest() { !kernel::is_before(7, 0) } else { can_dig() };
     if can_dig {
         tests.push(("d_shows_which_function_refuses_the_packets", DIG, dug));
     }

@@ -45,23 +45,23 @@ use crate::{
 
 /// Those that need nothing but root.
 pub const TESTS: &[Test] = &[
-    ("trace_large_packets_keep_their_length", large),
-    ("trace_ends_after_so_many_drops", so_many),
-    ("trace_chains_start_at_the_drop", chains),
-    ("trace_shown_and_not_shown_add_up_in_a_flood", flood),
-    ("trace_a_slow_reader_is_told_what_it_missed", slow_reader),
-    ("trace_a_reader_that_goes_away_ends_it_quietly", closed_pipe),
-    ("trace_a_rate_is_kept_and_the_rest_is_counted", rate),
-    ("trace_any_of_the_signals_leaves_a_valid_file", signals),
-    ("trace_without_type_information_is_refused", without_btf),
-    ("trace_a_full_disk_keeps_what_was_before", full_disk),
+    ("trace::large_packets_keep_their_length", large),
+    ("trace::ends_after_so_many_drops", so_many),
+    ("trace::chains_start_at_the_drop", chains),
+    ("trace::shown_and_not_shown_add_up_in_a_flood", flood),
+    ("trace::a_slow_reader_is_told_what_it_missed", slow_reader),
+    ("trace::a_reader_that_goes_away_ends_it_quietly", closed_pipe),
+    ("trace::a_rate_is_kept_and_the_rest_is_counted", rate),
+    ("trace::any_of_the_signals_leaves_a_valid_file", signals),
+    ("trace::without_type_information_is_refused", without_btf),
+    ("trace::a_full_disk_keeps_what_was_before", full_disk),
 ];
 
 /// Those with needs.
 pub fn trials(can_run: bool) -> Vec<Trial> {
     let tests: [(&str, Need, fn()); 2] = [
-        ("trace_frames_come_back_byte_for_byte", needs::TC_BPF, byte_for_byte),
-        ("trace_a_packet_without_a_link_header_gets_one", needs::NFT, no_link_header),
+        ("trace::frames_come_back_byte_for_byte", needs::TC_BPF, byte_for_byte),
+        ("trace::a_packet_without_a_link_header_gets_one", needs::NFT, no_link_header),
     ];
     let trial = |(name, need, body): (&str, Need, fn())| {
         trial(name.to_owned(), &[need], can_run, move || {

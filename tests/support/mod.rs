@@ -7,6 +7,7 @@ pub mod alone;
 pub mod browser;
 pub mod frames;
 pub mod inject;
+pub mod kernel;
 pub mod net;
 pub mod openvswitch;
 pub mod pcapng;
@@ -14,7 +15,7 @@ pub mod screen;
 pub mod trial;
 pub mod watch;
 
-use std::{fs, path::PathBuf, sync::LazyLock, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 /// Longer than anything here takes, on a busy machine and under emulation too.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -31,10 +32,5 @@ pub fn is_guest() -> bool {
 
 /// The function in which a datagram for a closed port is dropped; where it is part of its only caller, that one.
 pub fn udp_receiver() -> &'static str {
-    static FUNCTION: LazyLock<&str> = LazyLock::new(|| {
-        let kallsyms = fs::read_to_string("/proc/kallsyms").expect("/proc/kallsyms");
-        let is_there = kallsyms.lines().any(|line| line.split(' ').nth(2) == Some("__udp4_lib_rcv"));
-        if is_there { "__udp4_lib_rcv" } else { "udp_rcv" }
-    });
-    *FUNCTION
+    if kernel::has_function("__udp4_lib_rcv") { "__udp4_lib_rcv" } else { "udp_rcv" }
 }

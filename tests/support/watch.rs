@@ -20,7 +20,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{PATIENCE, inject::needs};
+use super::{PATIENCE, kernel};
 
 /// A running `dropwatch watch`, attached.
 pub struct Watch {
@@ -255,7 +255,7 @@ impl Reports {
 
     /// Drops at a location, by its symbol, over all reports, with this reason or what the kernel has in its place.
     pub fn at(&self, symbol: &str, reason: &'static str) -> u64 {
-        let reason = needs::reason_here(reason);
+        let reason = kernel::reason_here(reason);
         self.rows()
             .filter(|row| is_in(row, symbol))
             .filter(|row| match reason {

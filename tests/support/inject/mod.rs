@@ -24,7 +24,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use needs::Need;
 
-use super::{frames::Packet, net::Net};
+use super::{frames::Packet, kernel, net::Net};
 
 /// A way to cause drops.
 pub struct Case {
@@ -66,14 +66,14 @@ impl Prepared {
 
     /// For what TCP itself refuses: before it had reasons, it freed that without a word (`tcp_drop`).
     fn told_by_tcp(self) -> Self {
-        let is_told = needs::kernel_has_reason("TCP_OLD_DATA");
+        let is_told = kernel::has_reason("TCP_OLD_DATA");
         Self { expected: self.expected.filter(|_| is_told), ..self }
     }
 
     /// For what TCP refuses when it is about to queue it: such a packet has lost its route already. Where the
     /// tracepoint does not pass the socket either (before 6.11), the namespace is unknown.
     fn queued_by_tcp(self) -> Self {
-        let placed = needs::tracepoint_tells_socket();
+        let placed = kernel::tells_socket();
         Self { expected: self.expected.map(|expected| Expected { placed, ..expected }), ..self }
     }
 

@@ -1,20 +1,18 @@
 //! What a case needs of the machine: found out by trying, after loading what can be loaded.
 
 use std::{
-    collections::HashSet,
     ffi::CStr,
     fs::{self, File},
     io,
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::Command,
-    sync::LazyLock,
 };
 
-use dropwatch::internals::{Btf, btf};
+use dropwatch::internals::Btf;
 
 use super::sys::{self, Hook, Kind};
-use crate::support::{is_guest, net::Net};
+use crate::support::{is_guest, kernel, net::Net};
 
 /// Something a machine may lack.
 #[derive(Clone, Copy)]
@@ -155,34 +153,26 @@ pub fn trace_return() -> io::Result<OwnedFd> {
 /// Whether the kernel's unwinder knows the caller of a function with a kretprobe: since Linux 5.16, in which the
 /// trampoline has a new name.
 pub fn unwinds_kretprobes() -> bool {
-    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    !kallsyms.lines().any(|line| line.split([' ', '\t']).nth(2) == Some("kretprobe_trampoline"))
+    !kernel::has_function("kretprobe_trampoline")
 }
 
 /// Reports of many functions' calls and returns.
 pub const FUNCTION_PROBES: Need = Need::check("CONFIG_FPROBE", &[], || {
-    let kallsyms = fs::read_to_string("/proc/kallsyms").map_err(|why| why.to_string())?;
-    let is_there = kallsyms.contains(" register_fprobe_ips\n") && kallsyms.contains(" register_kprobe\n");
+    let is_there = ["register_fprobe_ips", "register_kprobe"].into_iter().all(kernel::has_function);
     is_there.then_some(()).ok_or("the kernel has no register_fprobe_ips".into())
 });
 
 /// The same of one function at a time, with cookies.
 pub const FUNCTION_EVENTS: Need = Need::check("CONFIG_KPROBE_EVENTS", &[], || {
-    let kallsyms = fs::read_to_string("/proc/kallsyms").map_err(|why| why.to_string())?;
-    let lacks = |name: &&str| !kallsyms.contains(&format!(" {name}\n"));
     let lacking = ["register_kprobe", "create_local_trace_kprobe", "bpf_get_attach_cookie_trace"]
         .into_iter()
-        .find(lacks);
+        .find(|name| !kernel::has_function(name));
     lacking.map_or(Ok(()), |name| Err(format!("the kernel has no {name}")))
 });
 
 /// The function by which a socket's receiver frees a packet.
 pub fn freeing_function() -> &'static CStr {
-    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    let is_there = |name: &&CStr| {
-        let name = name.to_str().expect("a name");
-        kallsyms.lines().any(|line| line.split([' ', '\t']).nth(2) == Some(name))
-    };
+    let is_there = |name: &&CStr| kernel::has_function(name.to_str().expect("a name"));
     [c"sk_skb_reason_drop", c"kfree_skb_reason"].into_iter().find(is_there).unwrap_or(c"kfree_skb")
 }
 
@@ -197,37 +187,4 @@ pub fn unified_hierarchy() -> Option<PathBuf> {
         let path = words.nth(1)?;
         (words.next()? == "cgroup2").then(|| path.into())
     })
-}
-
-/// Whether the kernel's types name the reason.
-pub fn kernel_has_reason(name: &str) -> bool {
-    /// Read once: it is megabytes, which take an emulated machine a while.
-    static REASONS: LazyLock<HashSet<Vec<u8>>> = LazyLock::new(|| {
-        let types = fs::read("/sys/kernel/btf/vmlinux").expect("the kernel's type information");
-        let names = types.split(|&byte| byte == 0);
-        names.filter_map(|name| name.strip_prefix(b"SKB_DROP_REASON_")).map(<[u8]>::to_vec).collect()
-    });
-    REASONS.contains(name.as_bytes())
-}
-
-/// What a drop's reason has to be called on a kernel that may be too old to know it: before 5.17, kernels give none.
-pub fn reason_here(name: &'static str) -> Option<&'static str> {
-    [name, "NOT_SPECIFIED"].into_iter().find(|name| kernel_has_reason(name))
-}
-
-/// Whether the kernel is older than this one: for what neither its types nor its symbols show.
-pub fn kernel_is_before(major: u32, minor: u32) -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
-    (numbers.next().expect("a number"), numbers.next().expect("a second one")) < (major, minor)
-}
-
-/// Whether `skb:kfree_skb` says which socket a packet was for (Linux 6.11).
-pub fn tracepoint_tells_socket() -> bool {
-    static TELLS: LazyLock<bool> = LazyLock::new(|| {
-        let bytes = btf::read_vmlinux().expect("the kernel's type information");
-        let types = Btf::parse(&bytes).expect("the kernel's type information");
-        types.tracepoint("kfree_skb").is_some_and(|found| found.arguments > 3)
-    });
-    *TELLS
 }

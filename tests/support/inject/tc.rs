@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 
 use super::{A, B, Case, Expected, Prepared, STRANGER, needs, wire::Wire};
 use crate::support::frames::{self, Packet};
+use crate::support::kernel;
 
 pub const CASES: &[Case] = &[
     Case::new("tc_ingress", 313, ingress).needs(&[needs::TC_BPF]),
@@ -14,7 +15,7 @@ pub const CASES: &[Case] = &[
 
 /// Queues drop in lists, which a function of their own frees: up to Linux 6.2 that is the place, then its caller.
 pub(super) fn queue() -> &'static [&'static str] {
-    if needs::kernel_is_before(6, 3) {
+    if kernel::is_before(6, 3) {
         &["kfree_skb_list_reason", "kfree_skb_list"]
     } else {
         &["__dev_queue_xmit", "__dev_xmit_skb", "__tcf_kfree_skb_list"]
