@@ -4,18 +4,20 @@ use std::{
     env,
     io::{BufRead, BufReader, Write, stdout},
     process::{Command, Stdio},
+    thread,
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 
 use crate::{
-    command,
+    command, cross,
     ebpf::{self, Variant},
     install::{self, Need},
     tally::Tally,
-    vm, workspace,
+    vm::{self, Booted},
+    workspace,
 };
 
 #[derive(Args)]
@@ -65,6 +67,8 @@ impl Scope {
             (true, &install::TESTS),
             (self.live, &install::LIVE),
             (self.guests, &install::GUESTS),
+            (self.guests && self.sources, &install::ARM_GUESTS),
+            (self.guests && self.sources, &cross::ARM),
         ];
         chosen.into_iter().filter(|(is_chosen, _)| *is_chosen).flat_map(|(_, needs)| needs)
     }
@@ -97,10 +101,32 @@ fn run_all(checks: &mut Checks, scope: Scope) {
     if scope.sources {
         checks.step("the BPF object as of now", |_| ebpf::build_fresh(Variant::Shipped));
     }
-    checks.step("tests", |tally| tests(tally, scope));
-    if scope.guests {
-        checks.step("tests in other kernels", vm::all);
+    checks.command("test programs", test(scope).arg("--no-run"));
+    if !scope.guests {
+        checks.step("tests", |tally| tests(tally, scope));
+        return;
     }
+    // Tests here wait most of the time, and guests compute.
+    thread::scope(|threads| {
+        let guests = threads.spawn(move || guests(scope));
+        checks.step("tests", |tally| tests(tally, scope));
+        checks.step("tests in other kernels, the rest", |tally| {
+            let (result, sum) = guests.join().map_err(|_| anyhow!("its thread panicked"))?;
+            *tally += sum;
+            result
+        });
+    });
+}
+
+/// The tests in other kernels, whose programs get the processors that the tests here leave idle.
+fn guests(scope: Scope) -> (Result<()>, Tally) {
+    const LAST: i32 = 19;
+    let mut tally = Tally::default();
+    // It is this thread's, and its children's.
+    let result = rustix::process::nice(LAST).context("cannot get out of the way of other tests");
+    let least = if scope.sources { Booted::WithSources } else { Booted::Always };
+    let result = result.and_then(|_| vm::all(&mut tally, least));
+    (result, tally)
 }
 
 /// What concerns those who change the sources.
@@ -139,12 +165,17 @@ fn cargo(args: &[&str]) -> Command {
     cargo
 }
 
-/// The tests of the workspace, with the BPF object of the sources as they are in it where that was built.
-fn tests(tally: &mut Tally, scope: Scope) -> Result<()> {
+/// What tests the workspace, with the BPF object of the sources as they are in it where that was built.
+fn test(scope: Scope) -> Command {
     let mut test = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     if scope.sources {
         ebpf::embed(&mut test, Variant::Shipped);
     }
+    test
+}
+
+fn tests(tally: &mut Tally, scope: Scope) -> Result<()> {
+    let mut test = test(scope);
     // The choice is passed to the tests: one that decides for itself might skip itself.
     if scope.live {
         test.env("DROPWATCH_REQUIRE_LIVE", "1").env_remove("DROPWATCH_NO_LIVE");
@@ -159,8 +190,9 @@ fn counted(test: &mut Command, tally: &mut Tally, terminal: &mut impl Write) -> 
     let mut child = test.stdout(Stdio::piped()).spawn().with_context(|| command::line(test))?;
     for line in BufReader::new(child.stdout.take().context("no standard output")?).split(b'\n') {
         let line = line.context("cannot read what the tests print")?;
+        let line = [&line[..], b"\n"].concat();
         // A terminal that went away is no reason to leave the tests half done.
-        let _ = terminal.write_all(&line).and_then(|()| terminal.write_all(b"\n"));
+        let _ = terminal.write_all(&line);
         if let Some(result) = Tally::of_line(&String::from_utf8_lossy(&line)) {
             *tally += result;
         }

@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, id},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{
     guest::{self, Machine},
@@ -25,11 +25,11 @@ use super::{
 use crate::{
     apt::{Apt, Mirror, cache},
     arch::Arch,
-    command,
+    command, workspace,
 };
 
-/// How many guests run at once.
-const AT_ONCE: usize = 2;
+/// How many guests run at once: each waits for a third of its time.
+const AT_ONCE: usize = 3;
 
 /// How many kernels of a series are tried: an archive may list what it does not have any more.
 const CANDIDATES: usize = 4;
@@ -55,7 +55,8 @@ struct Kernel {
 
 /// What to do in every guest.
 pub struct Plan<'a> {
-    programs: Vec<(Arch, Programs)>,
+    /// By processor. Those of another one are built when its first guest is about to boot: meanwhile, others run.
+    programs: Vec<(Arch, OnceLock<Result<Programs>>)>,
     /// Other programs of this machine, by their names in the guest.
     others: Vec<(&'static str, PathBuf)>,
     /// If it is not the live tests.
@@ -68,10 +69,19 @@ impl<'a> Plan<'a> {
     /// Builds what the guests run: `command`, or the live tests.
     pub fn new(chosen: &[&Series], command: &[String], accel: &'a str, timeout: Duration) -> Result<Self> {
         let archs = Arch::ALL.into_iter().filter(|arch| chosen.iter().any(|series| series.arch == *arch));
-        let programs = archs
-            .map(|arch| Ok((arch, programs::build(arch)?)))
-            .collect::<Result<Vec<(Arch, Programs)>>>()?;
-        Ok(Self { programs, others: Vec::new(), command: command.to_vec(), accel, timeout })
+        let programs = archs.map(|arch| (arch, OnceLock::new())).collect();
+        let plan = Self { programs, others: Vec::new(), command: command.to_vec(), accel, timeout };
+        if chosen.iter().any(|series| series.arch == Arch::HERE) {
+            plan.programs(Arch::HERE)?;
+        }
+        Ok(plan)
+    }
+
+    /// What guests of a processor run, built when it is first wanted.
+    fn programs(&self, arch: Arch) -> Result<&Programs> {
+        let programs = self.programs.iter().find(|(of, _)| *of == arch);
+        let (_, programs) = programs.context("no guest of this processor was planned")?;
+        programs.get_or_init(|| programs::build(arch)).as_ref().map_err(|error| anyhow!("{error:#}"))
     }
 
     /// Takes another program of this machine along, as /bin/NAME.
@@ -80,17 +90,13 @@ impl<'a> Plan<'a> {
         self
     }
 
-    /// Whether there are live tests to run at all.
-    pub fn has_tests(&self) -> bool {
-        self.programs.iter().any(|(_, programs)| programs.live.is_some())
-    }
-
     /// Runs the command on all of `chosen`, a few at once, and returns the result of each.
     pub fn run(&self, chosen: &[&Series]) -> Vec<Outcome> {
         // One after the other: they share a mirror and a disk.
         let mut kernels: Vec<_> = chosen.iter().map(|series| (*series, prepare(series))).collect();
-        // Those with most to do first, or one of them would run alone at the end.
-        kernels.sort_by_key(|(series, _)| series.left_out.len());
+        // Those with most to do first, or one of them would run alone at the end: their programs are built, or few tests
+        // are left out.
+        kernels.sort_by_key(|(series, _)| (series.arch == Arch::HERE, series.left_out.len()));
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         thread::scope(|scope| {
             for _ in 0..AT_ONCE.min(kernels.len()) {
@@ -130,7 +136,7 @@ impl<'a> Plan<'a> {
     fn one_guest(&self, series: &Series, kernel: &Result<Kernel>, command: &[String]) -> Outcome {
         let mut outcome = Outcome::of(series.name);
         let status = match kernel {
-            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+            Err(error) => Err(anyhow!("{error:#}")),
             Ok(kernel) => {
                 outcome.kernel.clone_from(&kernel.release);
                 println!("{}: booting {}", series.name, kernel.release);
@@ -161,7 +167,7 @@ impl<'a> Plan<'a> {
     /// What runs on a kernel: the command, or the live tests, if there are any.
     fn command_for(&self, series: &Series) -> Vec<String> {
         let mut words: Vec<_> = self.command.iter().map(String::as_str).collect();
-        if words.is_empty() && self.has_tests() {
+        if words.is_empty() && workspace::has_live_tests() {
             // One at a time and with what they print: the cases' figures are in it.
             words = vec!["live", "--test-threads=1", "--nocapture"];
             words.extend(series.only);
@@ -191,8 +197,7 @@ impl<'a> Plan<'a> {
         run: impl FnOnce(Machine<'_>) -> Result<T>,
     ) -> Result<T> {
         let token = token();
-        let programs = self.programs.iter().find(|(of, _)| *of == arch);
-        let (_, programs) = programs.context("no programs were built for this processor")?;
+        let programs = self.programs(arch)?;
         let mut rootfs = match &programs.root {
             None => Rootfs::of_host()?,
             Some(root) => Rootfs::of_root(root)?,
@@ -238,7 +243,7 @@ fn newest(series: &Series) -> Result<Kernel> {
     let apt =
         Apt::new(&cache.join("apt").join(series.name), &Mirror::of_system()?, series.suites, series.arch)?;
     let candidates = series.candidates(&apt.names("linux-")?);
-    let mut failure = anyhow::anyhow!("{} have no package of it any more", series.suites.join(" and "));
+    let mut failure = anyhow!("{} have no package of it any more", series.suites.join(" and "));
     for Packages { release, names } in candidates.into_iter().take(CANDIDATES) {
         let dir = cache.join("kernels").join(&release);
         if dir.join("vmlinuz").exists() {
@@ -249,7 +254,7 @@ fn newest(series: &Series) -> Result<Kernel> {
             Ok(()) => return Ok(Kernel { release, dir }),
             Err(error) => eprintln!("{}: {release} cannot be had: {error:#}", series.name),
         }
-        failure = anyhow::anyhow!("none of its packages can be had, the last one tried being {release}");
+        failure = anyhow!("none of its packages can be had, the last one tried being {release}");
     }
     Err(failure)
 }

@@ -1,10 +1,6 @@
 //! The programs that guests run: on this machine's processor those that are built here for other uses anyway.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context, Result};
 
@@ -45,51 +41,64 @@ pub struct Programs {
 /// Builds dropwatch with the BPF object of the sources as they are, and the live tests.
 pub fn build(arch: Arch) -> Result<Programs> {
     println!("building the programs for the guests ({})", arch.name());
-    let compiler = (arch != Arch::HERE).then(|| Compiler::pick(arch)).transpose()?;
-    let cargo = |subcommand: &str| {
-        let mut own = command::cargo();
-        own.arg(subcommand);
-        compiler.as_ref().map_or(own, |compiler| compiler.cargo(subcommand, &[]))
-    };
-    let dropwatch = dropwatch(cargo("build"))?;
-    let live = workspace::has_live_tests().then(|| live_tests(&mut cargo("test"))).transpose()?;
-    if compiler.is_none() {
-        return Ok(Programs { dropwatch, live, root: None });
+    if arch != Arch::HERE {
+        return foreign(arch);
     }
-    let live = live.map(|live| stripped(&live, arch)).transpose()?;
-    Ok(Programs { dropwatch, live, root: Some(root_of(arch)?) })
+    let dropwatch = dropwatch()?;
+    let live = workspace::has_live_tests().then(live_tests).transpose()?;
+    Ok(Programs { dropwatch, live, root: None })
 }
 
-/// The program, with the committed BPF object where there are no tools to build one: its record says that it is of these
-/// sources.
-fn dropwatch(mut build: Command) -> Result<PathBuf> {
-    if ebpf::has_compiler() && ebpf::has_linker() {
-        ebpf::build_fresh(Variant::Shipped)?;
-        ebpf::embed(&mut build, Variant::Shipped);
-    } else {
-        ebpf::check_record()?;
-    }
-    build.args(["--release", "--locked", "--package", "dropwatch", "--bin", "dropwatch"]);
-    run::built_program(build.current_dir(workspace::root()))
+/// The program as it is released, from the build of it that there is anyway.
+fn dropwatch() -> Result<PathBuf> {
+    let mut build = command::cargo();
+    build.args(["build", "--release", "--locked", "--package", "dropwatch", "--bin", "dropwatch"]);
+    run::built_program(with_object(&mut build)?.current_dir(workspace::root()))
 }
 
 /// The same that the tests on this machine are, down to the features of what they share.
-fn live_tests(test: &mut Command) -> Result<PathBuf> {
-    test.args(["--workspace", "--locked", "--no-run", "--test", "live"]);
-    ebpf::embed(test, Variant::Shipped).current_dir(workspace::root());
-    let is_live = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        name.is_some_and(|name| name.starts_with("live-"))
-    };
-    run::built_programs(test)?.into_iter().find(is_live).context("cargo built no live tests")
+fn live_tests() -> Result<PathBuf> {
+    let mut test = command::cargo();
+    test.args(["test", "--workspace", "--locked", "--no-run", "--test", "live"]);
+    ebpf::embed(&mut test, Variant::Shipped).current_dir(workspace::root());
+    let built = run::built_programs(&mut test)?;
+    find(&built, is_live).context("cargo built no live tests")
 }
 
-/// Without debug information, most of which the guest would only hold in memory.
-fn stripped(program: &Path, arch: Arch) -> Result<PathBuf> {
-    let small = program.with_extension("stripped");
-    let mut strip = Command::new(format!("{}-strip", arch.triplet()));
-    command::run(strip.arg("-o").arg(&small).arg(program))?;
-    Ok(small)
+/// For another processor all is compiled for the guests alone: both programs at once, so that they share every crate, with
+/// the profile that is soonest done with compiling and running.
+fn foreign(arch: Arch) -> Result<Programs> {
+    let started = Instant::now();
+    let compiler = Compiler::pick(arch)?;
+    // What tests a package needs its programs, too.
+    let what: &[_] =
+        if workspace::has_live_tests() { &["test", "--no-run", "--test", "live"] } else { &["build"] };
+    let mut cargo = compiler.cargo(what[0], &[]);
+    cargo.args(&what[1..]).args(["--profile", "guest", "--locked", "--package", "dropwatch"]);
+    let built = run::built_programs(with_object(&mut cargo)?.current_dir(workspace::root()))?;
+    println!("built them for {} in {} s", arch.name(), started.elapsed().as_secs());
+    let dropwatch = find(&built, |name| name == "dropwatch").context("cargo built no dropwatch")?;
+    Ok(Programs { dropwatch, live: find(&built, is_live), root: Some(root_of(arch)?) })
+}
+
+fn is_live(name: &str) -> bool {
+    name.starts_with("live-")
+}
+
+fn find(built: &[PathBuf], is_it: impl Fn(&str) -> bool) -> Option<PathBuf> {
+    let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    built.iter().find(|path| name(path).is_some_and(|name| is_it(&name))).cloned()
+}
+
+/// With the BPF object of the sources, or the committed one where there are no tools to build one: its record says that it
+/// is of these sources.
+fn with_object(build: &mut Command) -> Result<&mut Command> {
+    if ebpf::has_compiler() && ebpf::has_linker() {
+        ebpf::build_fresh(Variant::Shipped)?;
+        return Ok(ebpf::embed(build, Variant::Shipped));
+    }
+    ebpf::check_record()?;
+    Ok(build)
 }
 
 /// The packages of another processor, unpacked.
