@@ -14,17 +14,18 @@ pub fn has_function(name: &str) -> bool {
 
 /// The functions of the kernel and of the modules that are loaded now, without what compilers append to the parts of one.
 pub fn functions() -> HashSet<Vec<u8>> {
-    /// Where names begin: behind an address, a type, and a space after each.
-    const NAME: usize = 16 + 1 + 1 + 1;
+    /// Where types and names are: behind an address of sixteen digits, and a space after each.
+    const TYPE: usize = 17;
+    const NAME: usize = 19;
     let kallsyms = fs::read("/proc/kallsyms").expect("/proc/kallsyms");
     let mut start = 0;
-    let name = |end: usize| {
-        let line = &kallsyms[start..end];
-        start = end + 1;
-        let name = &line[NAME..];
-        name[..memchr2(b'.', b'\t', name).unwrap_or(name.len())].to_vec()
+    let line = |end: usize| &kallsyms[std::mem::replace(&mut start, end + 1)..end];
+    let is_function = |line: &&[u8]| matches!(line[TYPE].to_ascii_lowercase(), b't' | b'w');
+    let name = |line: &[u8]| {
+        let end = memchr2(b'.', b'\t', &line[NAME..]).map_or(line.len(), |length| NAME + length);
+        line[NAME..end].to_vec()
     };
-    memchr_iter(b'\n', &kallsyms).map(name).collect()
+    memchr_iter(b'\n', &kallsyms).map(line).filter(is_function).map(name).collect()
 }
 
 /// Whether the kernel's types name the reason.
