@@ -67,8 +67,13 @@ impl Drop {
         if any(&GATHER, gather::VLAN) && !link::tags(skb, &mut self.facts) {
             self.bytes.missed = 1;
         }
-        if any(&GATHER, PACKET) {
+        if any(&GATHER, gather::LINK | gather::VLAN) {
             forget(&mut self.facts);
+        } else if any(&GATHER, PACKET) {
+            // Of the others, no way leads to something else.
+            forget(&mut self.facts.packet);
+        }
+        if any(&GATHER, PACKET) {
             forget(&mut self.bytes);
         }
         if any(&GATHER, gather::IFACE | gather::NETNS) {

@@ -2,6 +2,7 @@
 
 use super::{
     Bytes, LATER, Packet, cut, either, family, known, only_if,
+    plain::Plain,
     ports::{protocol_is_cut, set_near_ports, set_ports, transport_of},
     word,
 };
@@ -27,8 +28,17 @@ fn addresses<const SOURCE: usize, const DESTINATION: usize>(
     [has_source, has_destination]
 }
 
+/// Most are plain, of which there is less to find out.
 #[inline(always)]
 pub(super) fn parse_ipv4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) {
+    match Plain::of(bytes) {
+        Some(plain) => plain.write_to(packet),
+        None => parse_any_ipv4(bytes, packet),
+    }
+}
+
+#[inline(always)]
+pub(super) fn parse_any_ipv4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) {
     packet.family = family::IPV4;
     let [has_source, has_destination] = addresses::<12, 16>(bytes, packet);
     let Some([high, low, _, protocol]) = bytes.near::<6, 4>() else {

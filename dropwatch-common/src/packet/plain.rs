@@ -1,6 +1,6 @@
 //! Packets as most are: of IPv4 without options, whole or the start of one, with ports of TCP or UDP.
 
-use super::{ethertype, protocol};
+use super::{Bytes, Packet, ethertype, family, known, protocol, transport};
 
 /// How many words of four bytes are looked at: the header and the ports behind it.
 pub const WORDS: usize = 6;
@@ -10,6 +10,40 @@ pub const WORDS: usize = 6;
 pub struct Plain(pub [u32; WORDS]);
 
 impl Plain {
+    /// The start of a packet, if it is such a one.
+    #[inline(always)]
+    pub(super) fn of(bytes: &(impl Bytes + ?Sized)) -> Option<Self> {
+        if bytes.has(WORDS as u32 * 4) == 0 {
+            return None;
+        }
+        let words = [
+            bytes.raw::<0, 4>(),
+            bytes.raw::<4, 4>(),
+            bytes.raw::<8, 4>(),
+            bytes.raw::<12, 4>(),
+            bytes.raw::<16, 4>(),
+            bytes.raw::<20, 4>(),
+        ];
+        let start = Self(words.map(u32::from_le_bytes));
+        start.is_plain().then_some(start)
+    }
+
+    /// All that is read from its headers, into a packet that is all zeros.
+    #[inline(always)]
+    pub(super) fn write_to(&self, packet: &mut Packet) {
+        // Whole words: a processor waits for the parts of a word that is read as a whole.
+        packet.saddr = u128::from(self.saddr()).to_le_bytes();
+        packet.daddr = u128::from(self.daddr()).to_le_bytes();
+        let word = self.word();
+        (packet.sport, packet.dport) = (word as u16, (word >> 16) as u16);
+        (packet.ethertype, packet.ipproto) = ((word >> 32) as u16, (word >> 48) as u8);
+        packet.next_header = packet.ipproto;
+        packet.family = family::IPV4;
+        packet.transport = if packet.ipproto == protocol::TCP { transport::TCP } else { transport::UDP };
+        packet.known = known::SADDR | known::DADDR | known::IPPROTO | known::SPORT | known::DPORT;
+        packet.ipv4_header = 5;
+    }
+
     /// Whether it is such a packet. What these methods say is what [`parse`](super::parse) finds out then.
     #[inline(always)]
     #[must_use]
@@ -53,7 +87,7 @@ impl Plain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Packet, family, known, parse, transport};
+    use crate::packet::ipv4::parse_any_ipv4;
 
     fn read(bytes: &[u8; WORDS * 4]) -> Plain {
         let mut plain = Plain::default();
@@ -63,23 +97,16 @@ mod tests {
         plain
     }
 
-    fn as_parsed(plain: Plain) -> Packet {
-        let address = |word: u32| u128::from(word).to_le_bytes();
-        let all = known::SADDR | known::DADDR | known::IPPROTO | known::SPORT | known::DPORT;
-        Packet {
-            saddr: address(plain.saddr()),
-            daddr: address(plain.daddr()),
-            sport: plain.word() as u16,
-            dport: (plain.word() >> 16) as u16,
-            ethertype: (plain.word() >> 32) as u16,
-            ipproto: (plain.word() >> 48) as u8,
-            next_header: plain.protocol(),
-            family: family::IPV4,
-            transport: if plain.protocol() == protocol::TCP { transport::TCP } else { transport::UDP },
-            known: all,
-            ipv4_header: 5,
-            ..Packet::default()
-        }
+    fn parsed(bytes: &[u8]) -> Packet {
+        let mut packet = Packet { ethertype: ethertype::IPV4, ..Packet::default() };
+        parse_any_ipv4(bytes, &mut packet);
+        packet
+    }
+
+    fn written(plain: Plain) -> Packet {
+        let mut packet = Packet::default();
+        plain.write_to(&mut packet);
+        packet
     }
 
     /// Each byte of the header takes each value.
@@ -96,7 +123,7 @@ mod tests {
                 bytes[place] = value;
                 if read(&bytes).is_plain() {
                     plain += 1;
-                    assert_eq!(as_parsed(read(&bytes)), parse(&bytes[..], ethertype::IPV4), "{bytes:?}");
+                    assert_eq!(written(read(&bytes)), parsed(&bytes), "{bytes:?}");
                 }
             }
         }
