@@ -216,15 +216,16 @@ pub fn unaccounted(
 /// Where rows cannot tell, a loss that always has a row is taken for one that has.
 fn rest(moved: &MovedCounter, by: &[Key], rows: &[Row]) -> u64 {
     let InRows { reasons, functions, partly } = moved.rows;
+    if reasons.is_empty() && functions.is_empty() {
+        return moved.count;
+    }
     let values = || rows.iter().flat_map(|row| &row.values);
     let has_reasons =
         by.contains(&Key::Reason) && values().all(|value| !matches!(value, Value::Reason(None)));
     let has_functions = by.contains(&Key::Location) || by.contains(&Key::Function);
     let tell = !reasons.is_empty() && has_reasons || !functions.is_empty() && has_functions;
-    let never_has_rows = reasons.is_empty() && functions.is_empty();
     let in_rows: u64 = rows.iter().filter(|row| accounts_for(row, moved)).map(|row| row.count).sum();
     match (tell, partly) {
-        _ if never_has_rows => moved.count,
         (true, true) => moved.count.saturating_sub(in_rows),
         (true, false) if in_rows == 0 => moved.count,
         (false, true) => moved.count,

@@ -4,12 +4,14 @@ mod names;
 mod value;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    cmp::{Ordering, Reverse},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use dropwatch_common::row::{RowKey, known};
+use hashbrown::hash_map::Entry;
 use serde::Serialize;
 
 pub use self::{
@@ -150,12 +152,13 @@ impl Report {
         } = interval;
         let drops = counts.iter().map(|count| count.count).sum();
         let counted = counted(by);
+        let has_class = counted.contains(&Key::Class);
         let samples = Samples::new(&samples, &counted);
         let rows = counts.iter().map(|count| Row {
             sample: samples.of(&count.key, &references),
-            ..Row::new(count, by, &references, names)
+            ..Row::new(count, by, has_class, &references, names)
         });
-        let (mut rows, places) = merged(rows, &counts, by);
+        let (mut rows, places) = merged(rows.collect(), &counts, by);
         find_peaks(&mut rows, &places, &steps, elapsed);
         let counters = unaccounted(counters, by, &rows, names);
         let report = Self {
@@ -182,10 +185,10 @@ impl Report {
     #[must_use]
     pub fn arranged(mut self, view: View) -> Self {
         self.rows.append(&mut self.folded);
-        sort(&mut self.rows, view);
-        let (folded, rows) = self.rows.into_iter().partition(|row| view.folds(row.class));
-        let (rows, cut) = cut(rows, view);
-        (self.rows, self.folded) = (rows, folded);
+        self.rows = sorted(self.rows, view);
+        // Nearly always none: the others are not moved.
+        self.folded = self.rows.extract_if(.., |row| view.folds(row.class)).collect();
+        let cut = cut(&mut self.rows, view);
         self.cut.rows += cut.rows;
         self.cut.drops += cut.drops;
         self.view = view;
@@ -216,13 +219,19 @@ impl Row {
     /// The row of one drop.
     pub fn of_drop(sample: Arc<Sample>, by: &[Key], names: &mut impl Names) -> Self {
         let count = Count { key: sample.key, count: 1, total: Some(1), peak: None };
-        let row = Self::new(&count, by, &References::default(), names);
+        let has_class = counted(by).contains(&Key::Class);
+        let row = Self::new(&count, by, has_class, &References::default(), names);
         Self { sampled: Value::of_drop(&sample.key, names), sample: Some(sample), ..row }
     }
 
-    fn new(count: &Count, by: &[Key], references: &References, names: &mut impl Names) -> Self {
+    fn new(
+        count: &Count,
+        by: &[Key],
+        has_class: bool,
+        references: &References,
+        names: &mut impl Names,
+    ) -> Self {
         let values = by.iter().map(|&key| Value::new(key, &count.key, references, names)).collect();
-        let has_class = counted(by).contains(&Key::Class);
         let known = has_class.then(|| class(&count.key, names)).flatten();
         Self {
             count: count.count,
@@ -264,11 +273,18 @@ fn class(key: &RowKey, names: &mut impl Names) -> Option<Class> {
 }
 
 /// Sums rows that the kernel counts apart and whose keys agree, and with them their classes; and the row of each count.
-fn merged(rows: impl Iterator<Item = Row>, counts: &[Count], by: &[Key]) -> (Vec<Row>, Vec<usize>) {
+fn merged(rows: Vec<Row>, counts: &[Count], by: &[Key]) -> (Vec<Row>, Vec<usize>) {
     let kernels: Vec<_> = by.iter().copied().filter(|key| !key.is_derived()).collect();
-    let mut merged: Vec<Row> = Vec::new();
-    let (mut places, mut of_counts) = (HashMap::new(), Vec::new());
-    for (row, count) in rows.zip(counts) {
+    // The kernel's keys are distinct.
+    let is_whole = |(row, count): (&Row, &Count)| row.key == count.key;
+    if kernels.len() == by.len() && rows.iter().zip(counts).all(is_whole) {
+        let places = (0..rows.len()).collect();
+        return (rows, places);
+    }
+    let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
+    let mut places = hashbrown::HashMap::with_capacity(rows.len());
+    let mut of_counts = Vec::with_capacity(rows.len());
+    for (row, count) in rows.into_iter().zip(counts) {
         let derived = by.iter().zip(&row.values).filter(|(key, _)| key.is_derived());
         let derived: Vec<_> = derived.map(|(_, value)| value.words()).collect();
         match places.entry((project(&count.key, &kernels), derived, row.class)) {
@@ -320,23 +336,29 @@ fn split(rows: &[Row]) -> Option<Split> {
 }
 
 /// Largest first, ties by name, so that two reports of the same drops read the same.
-fn sort(rows: &mut [Row], view: View) {
-    rows.sort_unstable_by(|row, other| {
-        let values = row.values.iter().zip(&other.values);
-        let by_name = || values.map(|(value, other)| value.cmp_name(other)).find(|order| order.is_ne());
-        let by_rank = view.rank(row.class).cmp(&view.rank(other.class));
-        let by_count = by_rank.then_with(|| other.count.cmp(&row.count));
-        let by_class = || row.class.cmp(&other.class);
-        by_count.then_with(|| by_name().unwrap_or_else(by_class))
+///
+/// Rows are large and lie all over the memory, so it is their places that are sorted, beside what nearly always decides.
+fn sorted(rows: Vec<Row>, view: View) -> Vec<Row> {
+    let first = |row: &Row| (view.rank(row.class), Reverse(row.count), value::head(&row.values));
+    let mut order: Vec<_> = rows.iter().enumerate().map(|(place, row)| (first(row), place)).collect();
+    order.sort_unstable_by(|(first, place), (other_first, other)| {
+        first.cmp(other_first).then_with(|| by_name(&rows[*place], &rows[*other]))
     });
+    let mut rows: Vec<_> = rows.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|(_, place)| rows[place].take()).collect()
 }
 
-/// Splits off what is not to be shown.
-fn cut(rows: Vec<Row>, view: View) -> (Vec<Row>, Cut) {
-    let (mut shown, mut rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.count >= view.min);
-    rest.extend(shown.split_off(shown.len().min(view.top.unwrap_or(usize::MAX))));
-    let cut = Cut { rows: rest.len() as u64, drops: rest.iter().map(|row| row.count).sum() };
-    (shown, cut)
+fn by_name(row: &Row, other: &Row) -> Ordering {
+    let values = row.values.iter().zip(&other.values);
+    let names = values.map(|(value, other)| value.cmp_name(other)).find(|order| order.is_ne());
+    names.unwrap_or_else(|| row.class.cmp(&other.class))
+}
+
+/// Takes away what is not to be shown.
+fn cut(rows: &mut Vec<Row>, view: View) -> Cut {
+    let mut rest: Vec<_> = rows.extract_if(.., |row| row.count < view.min).collect();
+    rest.extend(rows.split_off(rows.len().min(view.top.unwrap_or(usize::MAX))));
+    Cut { rows: rest.len() as u64, drops: rest.iter().map(|row| row.count).sum() }
 }
 
 #[cfg(test)]

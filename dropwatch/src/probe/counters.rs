@@ -160,6 +160,8 @@ impl Room {
 struct Generation {
     number: u32,
     counters: CountMap<u64>,
+    /// How many rows there were at the last reading.
+    rows: usize,
     chains: Option<maps::HashMap<MapData, u64, Chain>>,
 }
 
@@ -234,7 +236,7 @@ impl Generation {
         let counters = create::<u64>("rows", BPF_MAP_TYPE_PERCPU_HASH, words.count(), room.rows)?;
         rows.set(number, &counters, 0)?;
         let counters = CountMap::new(Map::PerCpuHashMap(counters), words.count())?;
-        Ok(Self { number, counters, chains })
+        Ok(Self { number, counters, rows: 0, chains })
     }
 
     /// The counts so far. A key may be in the buckets of several CPUs, and in the map.
@@ -243,13 +245,14 @@ impl Generation {
         if let Some(buckets) = buckets {
             buckets.read(self.number, |key, count| *in_buckets.entry(key).or_default() += count);
         }
-        let mut counts = Counts::new();
+        let mut counts = Counts::with_capacity(self.rows);
         self.counters.read(|key, count| {
             let key = words.key(key);
             let beside = if in_buckets.is_empty() { None } else { in_buckets.remove(&key) };
             counts.push((key, count + beside.unwrap_or(0)));
         })?;
         counts.extend(in_buckets);
+        self.rows = counts.len();
         Ok(counts)
     }
 

@@ -101,7 +101,8 @@ pub fn pretty(value: &impl Serialize) -> io::Result<String> {
 /// Escapes what JSON allows in strings, where alone it occurs, and a terminal obeys.
 fn safe(json: String) -> String {
     let is_obeyed = |character: char| character > '\x1f' && is_unsafe(character);
-    if !json.contains(is_obeyed) {
+    // Nearly all is plain, which is seen at a glance.
+    if json.is_ascii() && !json.as_bytes().contains(&b'\x7f') || !json.contains(is_obeyed) {
         return json;
     }
     let mut text = String::with_capacity(json.len());
@@ -183,7 +184,7 @@ impl Serialize for ValueObject<'_> {
             Value::Address(value) => value.serialize(serializer),
             Value::Port(value) => value.serialize(serializer),
             Value::Cpu(value) => value.serialize(serializer),
-            Value::Socket(value) => value.as_ref().map(SocketObject::from).serialize(serializer),
+            Value::Socket(value) => value.as_deref().map(SocketObject::from).serialize(serializer),
             Value::Process(Ownership::Process(process)) => process.serialize(serializer),
             Value::Process(Ownership::Kernel) => {
                 KernelObject { pid: None, comm: "kernel" }.serialize(serializer)

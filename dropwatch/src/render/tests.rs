@@ -293,7 +293,7 @@ fn objects() -> Report {
         state: 7,
         ..SocketSeen::default()
     };
-    let socket = |key, seen| Value::Socket(Some(Socket { key, seen }));
+    let socket = |key, seen| Value::Socket(Some(Box::new(Socket { key, seen })));
     let process = |comm: &str, others| {
         Value::Process(Ownership::Process(Process { pid: 812, comm: comm.into(), others }))
     };

@@ -55,7 +55,7 @@ impl Owner {
         let process = socket.as_ref().map_or(Ownership::Unknown, |socket| names.owner(socket));
         let container = socket.as_ref().and_then(|socket| names.container(socket));
         Self {
-            socket: Value::Socket(socket),
+            socket: Value::Socket(socket.map(Box::new)),
             process: Value::Process(process),
             container: Value::Container { container, is_known: false },
         }

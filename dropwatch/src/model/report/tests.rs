@@ -1,7 +1,11 @@
 //! Reports of a few counts, named by a kernel of a few functions.
 
 use dropwatch_common::kind;
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::{self, select},
+};
 
 use super::*;
 use crate::{
@@ -85,7 +89,7 @@ proptest! {
         let by = [Key::Location, Key::Reason];
         let report = |view| Report::new(interval(counts.clone()), &by, view, &mut plain());
         let all = report(View { order: Order::Class, fold, ..View::default() });
-        let place = |row: &Row| (row.class, std::cmp::Reverse(row.count));
+        let place = |row: &Row| (row.class, Reverse(row.count));
         prop_assert!(all.rows.is_sorted_by_key(place));
         let is_folded = |row: &Row| fold && row.class == Some(Class::Harmless);
         prop_assert!(!all.rows.iter().any(is_folded) && all.folded.iter().all(is_folded));
@@ -123,9 +127,36 @@ proptest! {
             let one = Report::new(interval(counts.clone()), by, View::default(), &mut plain());
             let other = Report::new(interval(shuffled.clone()), by, View::default(), &mut plain());
             prop_assert_eq!(shown(&one), shown(&other));
-            prop_assert!(one.rows.is_sorted_by_key(|row| std::cmp::Reverse(row.count)));
+            prop_assert!(one.rows.is_sorted_by_key(|row| Reverse(row.count)));
         }
     }
+}
+
+proptest! {
+    /// Also where a number that stands for the start of a row's values decides, or nearly does.
+    #[test]
+    fn rows_with_the_same_count_are_in_order_by_name(flows in vec(flow(), 0..60), by in sample::subsequence(
+        vec![Key::Sport, Key::Saddr, Key::Cpu, Key::Daddr, Key::Dport, Key::IpProto], 1..=6).prop_shuffle(),
+    ) {
+        let counts = flows.into_iter().map(|key| Count { key, count: 1, total: None, peak: None }).collect();
+        let report = Report::new(interval(counts), &by, View::default(), &mut plain());
+        let in_order = |row: &Row, other: &Row| row.count > other.count
+            || row.count == other.count && by_name(row, other).is_le();
+        prop_assert!(report.rows.is_sorted_by(in_order), "{:?}", shown(&report));
+    }
+}
+
+/// Of few values, the least and the largest among them.
+fn flow() -> impl Strategy<Value = RowKey> {
+    let port = || select(&[0, 1, u16::MAX][..]);
+    let address = || select(&[[0; 16], [1; 16], [u8::MAX; 16]][..]);
+    let known = select(&[0, known::IPV4, known::IPV6][..]);
+    (known, any::<bool>(), address(), address(), port(), port(), 0_u32..2).prop_map(
+        |(ip, has_ports, saddr, daddr, sport, dport, cpu)| {
+            let known = ip | if has_ports { known::PORTS } else { 0 };
+            RowKey { saddr, daddr, sport, dport, cpu, known, ..RowKey::default() }
+        },
+    )
 }
 
 #[test]

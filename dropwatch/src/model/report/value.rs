@@ -60,8 +60,8 @@ pub enum Value {
     Port(Option<u16>),
     /// A CPU's number.
     Cpu(u32),
-    /// A socket.
-    Socket(Option<Socket>),
+    /// A socket: large, and in few of the rows of a report.
+    Socket(Option<Box<Socket>>),
     /// A process.
     Process(Ownership),
     /// A container, a service or a cgroup.
@@ -183,7 +183,7 @@ impl Value {
             Self::Address(address) => address.map(|address| address.to_string()),
             Self::Port(port) => port.map(|port| port.to_string()),
             Self::Cpu(cpu) => Some(cpu.to_string()),
-            Self::Socket(socket) => socket.as_ref().map(Socket::words),
+            Self::Socket(socket) => socket.as_ref().map(|socket| socket.words()),
             Self::Process(owner) => owner.words(),
             Self::Container { container, .. } => {
                 container.as_ref().map(|container| container.name.to_string())
@@ -283,6 +283,22 @@ impl Value {
         }
     }
 
+    /// How many bits [`number`](Self::number) may have.
+    const NUMBER_BITS: u32 = 33;
+
+    /// A number that is in order as values are by [`cmp_name`](Self::cmp_name), and whether it is all of the value: values that
+    /// differ may have the same one where it is not.
+    fn number(&self) -> (u64, bool) {
+        match self {
+            Self::Port(port) => (port.map_or(0, |port| u64::from(port) + 1), true),
+            Self::Cpu(cpu) => (u64::from(*cpu), true),
+            Self::Address(None) => (0, true),
+            Self::Address(Some(IpAddr::V4(address))) => (u64::from(address.to_bits()) + 1, true),
+            Self::Address(Some(IpAddr::V6(_))) => ((1 << Self::NUMBER_BITS) - 1, false),
+            _ => (0, false),
+        }
+    }
+
     /// What a drop says of itself, with names: its interface, its namespace and its flow.
     pub fn of_drop(key: &RowKey, names: &mut impl Names) -> Vec<(Key, Self)> {
         const KEYS: [Key; 7] =
@@ -321,7 +337,7 @@ impl Value {
             Key::Sport => Self::Port(when(known::PORTS).then_some(row.sport)),
             Key::Dport => Self::Port(when(known::PORTS).then_some(row.dport)),
             Key::Cpu => Self::Cpu(row.cpu),
-            Key::Socket => Self::Socket(references.socket(row).cloned()),
+            Key::Socket => Self::Socket(references.socket(row).cloned().map(Box::new)),
             Key::Process => Self::Process(match references.socket(row) {
                 Some(socket) => names.owner(socket),
                 None if references.has_none(row) => Ownership::Nobody,
@@ -343,6 +359,22 @@ impl Value {
             })),
         }
     }
+}
+
+/// The start of the values of a row, as a number that is in order as they are by name: of two rows with the same one, names
+/// decide.
+pub(super) fn head(values: &[Value]) -> u128 {
+    let (mut head, mut rest) = (0_u128, u128::BITS);
+    for value in values {
+        let (number, is_all) = value.number();
+        let Some(left) = rest.checked_sub(Value::NUMBER_BITS) else { break };
+        rest = left;
+        head |= u128::from(number) << rest;
+        if !is_all {
+            break;
+        }
+    }
+    head
 }
 
 /// The name of an interface up to its first zero; none if it could not be read.
