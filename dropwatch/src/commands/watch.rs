@@ -93,15 +93,7 @@ async fn watch(
     let stop = signals.run(move || to_remove.remove());
     privileges::give_up()?;
     let Opener { kernel, namespaces, notices, .. } = opener;
-    let names = KernelNames::new(
-        symbols,
-        probe.has_reason() && config.query.names_reasons(),
-        kernel,
-        namespaces.clone(),
-        notices.clone(),
-    )
-    .with_lines(config.debug_dir.as_deref(), lines_wait(config.interval))
-    .with_owners(owners);
+    let has_reason = probe.has_reason();
     let mut collector = Collector::new(Box::new(probe), notices.clone(), config.cost);
     collector = collector.with_peaks(config.peak).with_samples(samples);
     if config.counters {
@@ -110,6 +102,16 @@ async fn watch(
     say("Monitoring for dropped packets");
     say(&config.started());
     ready.announce()?;
+    // Only now: what reads the reasons would take a processor from what has to be done before.
+    let names = KernelNames::new(
+        symbols,
+        has_reason && config.query.names_reasons(),
+        kernel,
+        namespaces,
+        notices.clone(),
+    )
+    .with_lines(config.debug_dir.as_deref(), lines_wait(config.interval))
+    .with_owners(owners);
     if config.words {
         words::obey(stop.clone())?;
     }
