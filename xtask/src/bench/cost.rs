@@ -36,6 +36,9 @@ const FIVE_TERMS: [&str; 2] = [
     "udp and src host 192.0.2.1 and dst host 192.0.2.2 and dst port 9 and greater 100",
 ];
 
+/// The same of which the first holds for none.
+const OTHER_PROTOCOL: &str = "tcp and src host 192.0.2.1 and dst host 192.0.2.2 and dst port 9 and less 100";
+
 /// A flow, and where and why it is dropped.
 pub const FLOW: &str = "location,reason,saddr,daddr,sport,dport";
 
@@ -68,6 +71,7 @@ pub fn measure_keys(dropwatch: &Path, rounds: u32) -> Result<Vec<Figure>> {
         (["all", "dropwatch -b, all keys"], ["-b", &with_stack], true),
         (["filter-match", "dropwatch -f, five terms that match"], ["-f", FIVE_TERMS[0]], true),
         (["filter-miss", "dropwatch -f, the fifth does not match"], ["-f", FIVE_TERMS[1]], false),
+        (["filter-first", "dropwatch -f, the first does not match"], ["-f", OTHER_PROTOCOL], false),
     ] {
         contenders.push(Contender::dropwatch(names, dropwatch, &args, counts, &sender)?);
     }

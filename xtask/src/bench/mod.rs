@@ -57,6 +57,9 @@ pub struct Options {
     /// Rounds of each contender in `cost` and `keys`, half as many in `trace`, unless they take too long
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(4..))]
     rounds: u32,
+    /// Measure this program rather than one that is built from the sources as they are now
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// Write the same figures here, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -120,7 +123,10 @@ pub fn main(options: &Options) -> Result<()> {
         command::is_root(),
         "the benchmark loads BPF programs and makes a network namespace: run it as root"
     );
-    let dropwatch = run::fresh_program(Variant::Shipped)?;
+    let dropwatch = match &options.program {
+        Some(program) => program.clone(),
+        None => run::fresh_program(Variant::Shipped)?,
+    };
     let machine = Machine::read(&dropwatch)?;
     let parts: &[Part] = options.only.as_ref().map_or(Part::value_variants(), std::slice::from_ref);
     let (mut tables, mut json) = (String::new(), Vec::new());

@@ -3,7 +3,8 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -13,7 +14,7 @@ use super::{
     other::{ONE_LINER, Tool},
     process::Process,
     ready::Ready,
-    statistics::Sample,
+    statistics::{Random, Sample},
     table::Figure,
 };
 
@@ -41,38 +42,48 @@ const FILTER: &str = "udp and dst port 9";
 /// One whose benchmark was killed ends by itself after this long.
 const LIFE: &str = "2m";
 
+/// What is started: for programs, for people, and how; that says how long it took.
+struct Start<'a>(&'a str, &'a str, Box<dyn Fn() -> Result<Duration> + 'a>);
+
+/// Between the end of one and the start of the next: the kernel takes programs and maps away after their owner has ended,
+/// on the processors that the next one starts on.
+const PAUSE: Duration = Duration::from_millis(100);
+
 pub fn measure(dropwatch: &Path) -> Result<Vec<Figure>> {
     eprintln!("start: {STARTS} starts of each");
     let bpftrace = Tool::bpftrace();
     let all_keys = KEYS.join(",");
     let questions = questions(&all_keys);
-    let mut times = [const { Vec::new() }; 9];
-    let mut others = Vec::new();
+    let ours = questions.iter().map(|(id, name, args)| Start(id, name, Box::new(|| start(dropwatch, args))));
+    let other =
+        bpftrace.iter().map(|tool| Start("bpftrace", &tool.version, Box::new(|| start_bpftrace(tool))));
+    let starts: Vec<_> = ours.chain(other).collect();
+    let mut times = vec![Vec::new(); starts.len()];
+    let mut order: Vec<_> = (0..starts.len()).collect();
+    let mut random = Random::from_time();
     // The first round brings the files into the page cache.
     for round in 0..=STARTS {
-        for ((.., args), times) in questions.iter().zip(&mut times) {
-            let mut command = Command::new(dropwatch);
-            command.args(args).args(["--duration", LIFE]).stdout(Stdio::null());
-            let (process, started) = Process::start(&mut command)?;
-            times.extend((round > 0).then_some(started.as_secs_f64() * 1e3));
-            // What it still reads in the background must not delay the next one.
-            process.settle()?;
-            process.interrupt()?;
-            process.ended()?;
-        }
-        if let Some(tool) = &bpftrace {
-            let took = start_bpftrace(tool)?;
-            others.extend((round > 0).then_some(took));
+        // In one order, what one leaves behind would be in the figure of the next.
+        random.shuffle(&mut order);
+        for &which in &order {
+            thread::sleep(PAUSE);
+            let took = starts[which].2()?;
+            times[which].extend((round > 0).then_some(took.as_secs_f64() * 1e3));
         }
     }
-    let mut figures = Vec::new();
-    for ((id, name, _), times) in questions.iter().zip(times) {
-        figures.extend(both(id, name, times));
-    }
-    if let Some(tool) = &bpftrace {
-        figures.extend(both("bpftrace", &tool.version, others));
-    }
-    Ok(figures)
+    Ok(starts.iter().zip(times).flat_map(|(Start(id, name, _), times)| both(id, name, times)).collect())
+}
+
+/// How long dropwatch takes until it is attached.
+fn start(dropwatch: &Path, args: &[&str]) -> Result<Duration> {
+    let mut command = Command::new(dropwatch);
+    command.args(args).args(["--duration", LIFE]).stdout(Stdio::null());
+    let (process, took) = Process::start(&mut command)?;
+    // What it still reads in the background must not delay the next one.
+    process.settle()?;
+    process.interrupt()?;
+    process.ended()?;
+    Ok(took)
 }
 
 fn both(id: &str, name: &str, times: Vec<f64>) -> [Figure; 2] {
@@ -86,9 +97,9 @@ fn both(id: &str, name: &str, times: Vec<f64>) -> [Figure; 2] {
     ]
 }
 
-/// Milliseconds until bpftrace, which has no ready file, starts the program it is to watch, and that makes one:
-/// about one of them is that program's.
-fn start_bpftrace(tool: &Tool) -> Result<f64> {
+/// The same of bpftrace, which has no ready file: until it starts the program it is to watch, and that makes one. About a
+/// millisecond is that program's.
+fn start_bpftrace(tool: &Tool) -> Result<Duration> {
     let ready = Ready::new()?;
     let mut command = tool.command();
     command.args(["-c", &format!("/usr/bin/touch {}", ready.path().display()), "-e", ONE_LINER]);
@@ -100,5 +111,5 @@ fn start_bpftrace(tool: &Tool) -> Result<f64> {
         let _ = child.kill();
     }
     child.wait().context("bpftrace does not end")?;
-    Ok(attached?.as_secs_f64() * 1e3)
+    attached
 }
