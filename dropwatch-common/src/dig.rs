@@ -62,6 +62,34 @@ pub struct Walk {
 /// How many tasks are followed at a time.
 pub const WALKS: u32 = 64;
 
+/// How many places tasks have by their addresses; two whose places are the same are not followed at the same time.
+pub const WALKERS: u32 = 1024;
+
+/// What is at a task's place while it is in a walk: its address, whose lowest bits are the number of its walk instead.
+pub mod walker {
+    /// The bits of the number. Tasks are more than so many bytes apart.
+    pub const WALK: u64 = super::WALKS as u64 - 1;
+}
+
+/// What is counted of walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counted {
+    /// A task called a root.
+    Begun = 0,
+    /// The same, but the place of the task was another's, or all walks were.
+    PassedOver = 1,
+    /// A walk in which the packet was dropped was handed over.
+    HandedOver = 2,
+    /// The same, but there was no room for it: walks came faster than they were read.
+    Unread = 3,
+}
+
+impl Counted {
+    /// How many figures there are.
+    pub const COUNT: u32 = 4;
+}
+
 /// The most of the kernel's text that is read at a time, in bytes.
 pub const TEXT: usize = 1 << 16;
 
@@ -78,4 +106,5 @@ pub mod cookie {
 }
 
 const _: () = assert!(size_of::<Step>() == 16);
+const _: () = assert!(WALKS.is_power_of_two() && WALKERS.is_power_of_two());
 const _: () = assert!(size_of::<WalkHead>() == 40 && size_of::<Walk>() == 40 + MOST_STEPS * 16);

@@ -177,8 +177,12 @@ pub mod names {
     pub const READ_TEXT: &str = "read_text";
     /// Array of one, [`TEXT`](crate::dig::TEXT) bytes: what it has read.
     pub const TEXT: &str = "TEXT";
-    /// Array: the number of a [`Walk`](crate::dig::Walk) to the task that has it; 0 if none has.
+    /// Array: the place of a task to what is there while it is in a walk, see [`walker`](crate::dig::walker); 0 if none is.
     pub const WALKERS: &str = "WALKERS";
+    /// Array: the number of a [`Walk`](crate::dig::Walk) to the task that has it; 0 if none has.
+    pub const HOLDERS: &str = "HOLDERS";
+    /// Per-CPU array of `u64`, by [`Counted`](crate::dig::Counted).
+    pub const WALK_COUNTS: &str = "WALK_COUNTS";
     /// Ring buffer of [`Walk`](crate::dig::Walk), of packets that match.
     pub const DUG: &str = "DUG";
     /// Array of one `u64`: where a drop must be for its walk to be handed over; 0 if none is to be.

@@ -13,14 +13,17 @@ use aya_ebpf::{
         bpf_ringbuf_output,
     },
 };
-use dropwatch_common::dig::{MOST_STEPS, Step, TEXT as TEXT_SIZE, WALKS as WALK_COUNT, Walk, cookie, step};
+use dropwatch_common::dig::{
+    Counted, MOST_STEPS, Step, TEXT as TEXT_SIZE, WALKERS as PLACES, WALKS as WALK_COUNT, Walk, cookie, step,
+    walker,
+};
 
-use crate::maps::{ARM, DIG_PLACE, DUG, TEXT, WALKERS, WALKS};
+use crate::maps::{ARM, DIG_PLACE, DUG, HOLDERS, TEXT, WALK_COUNTS, WALKERS, WALKS};
 
 /// After so many nanoseconds a root that has not returned never will: its return was missed.
 const STALE: u64 = 1_000_000_000;
 
-/// Which walk a task can have.
+/// Where it is written which walk a task has.
 #[derive(Clone, Copy)]
 struct Place {
     task: u64,
@@ -33,51 +36,95 @@ impl Place {
         // SAFETY: it has no arguments and no conditions.
         let task = unsafe { bpf_get_current_task() };
         // Structures of tasks are pages apart; the multiplication mixes what differs into the highest bits.
-        let number = (task.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u32 & (WALK_COUNT - 1);
+        let number = (task.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACES.ilog2())) as u32;
         Self { task, number }
+    }
+
+    /// The number of the task's walk, if it is in one.
+    #[inline(always)]
+    fn walk_number(self) -> Option<u32> {
+        let found = WALKERS.get_ptr(self.number)?;
+        // SAFETY: a value of a map, of one word.
+        let found = unsafe { found.read_volatile() };
+        ((found ^ self.task) & !walker::WALK == 0).then_some((found & walker::WALK) as u32)
     }
 
     /// The task's walk, if it is in one.
     #[inline(always)]
     fn walk(self) -> Option<*mut Walk> {
-        let walker = WALKERS.get_ptr(self.number)?;
-        // SAFETY: a value of a map, of one word.
-        if unsafe { walker.read_volatile() } != self.task {
-            return None;
-        }
-        WALKS.get_ptr_mut(self.number)
+        WALKS.get_ptr_mut(self.walk_number()?)
     }
 
-    /// A new walk, unless another task has the place.
+    /// A new walk, unless another task has the place, or others have all walks.
     #[inline(always)]
     fn begin(self, now: u64) -> Option<*mut Walk> {
-        if !claim(WALKERS.get_ptr_mut(self.number)?, self.task) {
+        let Some(walk) = self.walk_of_its_own() else {
+            count(Counted::PassedOver);
             return None;
-        }
-        let walk = WALKS.get_ptr_mut(self.number)?;
+        };
+        count(Counted::Begun);
         reset(walk, now);
         Some(walk)
     }
 
-    /// Another task may have the place.
+    #[inline(always)]
+    fn walk_of_its_own(self) -> Option<*mut Walk> {
+        let number = self.free_walk()?;
+        let word = self.task & !walker::WALK | u64::from(number);
+        if !claim(WALKERS.get_ptr_mut(self.number)?, word) {
+            give_back(HOLDERS.get_ptr_mut(number));
+            return None;
+        }
+        WALKS.get_ptr_mut(number)
+    }
+
+    /// The number of a walk that no task had, from the one on that is the least likely to be another's.
+    #[inline(always)]
+    fn free_walk(self) -> Option<u32> {
+        for more in 0..WALK_COUNT {
+            let number = (self.number + more) & (WALK_COUNT - 1);
+            if claim(HOLDERS.get_ptr_mut(number)?, self.task) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// Another task may have the place, and the walk.
     #[inline(always)]
     fn end(self) {
-        if let Some(walker) = WALKERS.get_ptr_mut(self.number) {
-            // SAFETY: a value of a map, of one word.
-            unsafe { walker.write_volatile(0) };
-        }
+        let number = self.walk_number();
+        give_back(WALKERS.get_ptr_mut(self.number));
+        give_back(number.and_then(|number| HOLDERS.get_ptr_mut(number)));
     }
 }
 
-/// Puts a task into a free place. Whether that was free.
+#[inline(always)]
+fn give_back(word: Option<*mut u64>) {
+    if let Some(word) = word {
+        // SAFETY: a value of a map, of one word.
+        unsafe { word.write_volatile(0) };
+    }
+}
+
+/// Only this CPU writes it, and the kernel lets no program at a function run inside of another one.
+#[inline(always)]
+fn count(what: Counted) {
+    if let Some(figure) = WALK_COUNTS.get_ptr_mut(what as u32) {
+        // SAFETY: a value of a map, of one word.
+        unsafe { *figure += 1 };
+    }
+}
+
+/// Puts a word into a free place. Whether that was free.
 ///
 /// The target has no compare-and-swap before BPF v3, so `core` offers none; kernels that report functions with cookies have it.
 #[inline(always)]
-fn claim(walker: *mut u64, task: u64) -> bool {
+fn claim(place: *mut u64, word: u64) -> bool {
     let found: u64;
     // SAFETY: the pointer is a value of a map, aligned to 8 and alive while the program runs. The instruction is
     // `r0 = cmpxchg_64(r1 + 0, r0, r2)`.
-    unsafe { asm!(".quad 0x000000f1000021db", in("r1") walker, in("r2") task, inout("r0") 0_u64 => found) };
+    unsafe { asm!(".quad 0x000000f1000021db", in("r1") place, in("r2") word, inout("r0") 0_u64 => found) };
     found == 0
 }
 
@@ -161,7 +208,9 @@ pub fn returned(ctx: &impl EbpfContext) {
             return;
         }
         if (*walk).head.dropped != 0 {
-            bpf_ringbuf_output((&raw const DUG).cast_mut().cast(), walk.cast(), size_of::<Walk>() as u64, 0);
+            let ring = (&raw const DUG).cast_mut().cast();
+            let failed = bpf_ringbuf_output(ring, walk.cast(), size_of::<Walk>() as u64, 0) != 0;
+            count(if failed { Counted::Unread } else { Counted::HandedOver });
         }
     }
     place.end();

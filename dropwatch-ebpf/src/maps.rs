@@ -12,7 +12,7 @@ use dropwatch_common::{
     bucket::Bucket,
     cache::Cache,
     chain::{Chain, LongName},
-    dig::{TEXT as TEXT_SIZE, WALKS as WALK_COUNT, Walk},
+    dig::{Counted, TEXT as TEXT_SIZE, WALKERS as PLACES, WALKS as WALK_COUNT, Walk},
     event::{LeftOut, RateState, TraceOffsets},
     probe::{KindReasons, NameBits, Offsets, RangeSet},
     row::{GENERATIONS, PlainKeys, RowKey, word},
@@ -255,13 +255,21 @@ pub static SAMPLE_OFFSETS: Frozen<SampleOffsets> = Frozen(SampleOffsets {
     item_size: 0,
 });
 
-/// What tasks are doing below a root, by a number that depends on the task.
+/// What tasks are doing below a root.
 #[map]
 pub static WALKS: Array<Walk> = Array::with_max_entries(WALK_COUNT, 0);
 
 /// The task that has each of them; 0 if none has.
 #[map]
-pub static WALKERS: Array<u64> = Array::with_max_entries(WALK_COUNT, 0);
+pub static HOLDERS: Array<u64> = Array::with_max_entries(WALK_COUNT, 0);
+
+/// Which of them a task has, in a place that depends on the task; 0 if none has one there.
+#[map]
+pub static WALKERS: Array<u64> = Array::with_max_entries(PLACES, 0);
+
+/// How many walks there were.
+#[map]
+pub static WALK_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counted::COUNT, 0);
 
 /// The walks of packets that match. User space sets the real size.
 #[map]

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, UdpSocket},
+    io::Write as _,
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, OwnedFd},
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -170,6 +171,7 @@ pub fn trials(can_run: bool) -> Vec<Trial> {
     }
     trials.push(named("packets_of_others_are_in_no_tree", &[], flooded));
     trials.push(named("a_tree_without_room_for_all_calls_says_so", &[], crowded));
+    trials.push(named("tasks_without_room_are_counted", &[], slept));
     trials.push(named("the_rule_is_named_by_the_kernels_own_trace", &[needs::NFT], ruled));
     trials
 }
@@ -204,10 +206,15 @@ fn case(name: &str) -> &'static inject::Case {
     inject::cases().find(|case| case.name == name).expect("a case")
 }
 
+/// The number of the namespace in which a case drops packets.
+fn namespace(prepared: &Prepared) -> u64 {
+    prepared.expected.as_ref().and_then(|expected| expected.netns).expect("a namespace")
+}
+
 /// Starts it for the drops of a case.
 fn dig(prepared: &Prepared) -> Watch {
-    let netns = prepared.expected.as_ref().and_then(|expected| expected.netns).expect("a namespace");
-    Watch::start(&["dig", "-o", "json", "-d", "300s", "-f", &format!("netns {netns}")])
+    let filter = format!("netns {}", namespace(prepared));
+    Watch::start(&["dig", "-o", "json", "-d", "300s", "-f", &filter])
 }
 
 /// Its end, while drops are caused all the time.
@@ -260,12 +267,17 @@ fn check(refusal: &Refusal, prepared: &Prepared, ended: &Ended) -> Value {
     found
 }
 
+/// How often the packets of interest come during a flood, and how many that match come with each, to be dropped elsewhere.
+const TURNS: u64 = 10;
+const ELSEWHERE: u64 = 5;
+
 /// Datagrams find no socket on both CPUs meanwhile, by way of the same functions. The program stands still as long as both
 /// run: it changes the kernel's text only while there is one.
 fn flooded() {
     let one = OneCpu::in_guests();
-    let prepared = refusal();
-    let watch = dig(&prepared);
+    let (prepared, others, elsewhere) = (refusal(), [Wire::new(), Wire::new()], Wire::new());
+    let filter = format!("netns {} or netns {}", namespace(&prepared), elsewhere.b.inum());
+    let watch = Watch::start(&["dig", "-v", "-o", "json", "-d", "300s", "-f", &filter]);
     (prepared.act)();
     eventually("functions are followed", || watch.has_said("; the next drop there is dug into"));
     watch.signal(Signal::SIGSTOP);
@@ -274,7 +286,7 @@ fn flooded() {
     drop(one);
 
     let began = SystemTime::now();
-    let (others, sent) = ([Wire::new(), Wire::new()], [AtomicU64::new(0), AtomicU64::new(0)]);
+    let sent = [AtomicU64::new(0), AtomicU64::new(0)];
     let has_ended = AtomicBool::new(false);
     let so_far = || sent.each_ref().map(|sent| sent.load(Ordering::Relaxed));
     thread::scope(|scope| {
@@ -282,26 +294,34 @@ fn flooded() {
             let has_ended = &has_ended;
             scope.spawn(move || wire.a.run(|| flood(cpu, sent, has_ended)));
         }
-        for _ in 0..10 {
+        for _ in 0..TURNS {
             let before = so_far();
             (prepared.act)();
+            elsewhere.send(&Packet::udp(Ipv4Addr::new(10, 99, 0, 1), B, 9), ELSEWHERE);
             eventually("packets of others come", || {
                 so_far().iter().zip(before).all(|(now, then)| *now > then)
             });
         }
         has_ended.store(true, Ordering::Relaxed);
     });
-    let ended = SystemTime::now();
+    let over = SystemTime::now();
 
     let _one = OneCpu::in_guests();
     watch.signal(Signal::SIGCONT);
-    let found = check(&REFUSALS[0], &prepared, &watch.wait());
+    let ended = watch.wait();
+    let found = check(&REFUSALS[0], &prepared, &ended);
     let time = humantime::parse_rfc3339(found["time"].as_str().expect("a time")).expect("a time");
-    assert!(began < time && time < ended, "{began:?} {ended:?} {found}");
+    assert!(began < time && time < over, "{began:?} {over:?} {found}");
     let names = names(&found["tree"]);
     assert_eq!(names.iter().filter(|name| *name == "ip_rcv").count(), 1, "{names:?}");
     // Called for each of the others, and with no packet by which it could be told.
     assert!(!names.iter().any(|name| name == "fib_table_lookup"), "{names:?}");
+    // User space would leave out what is of others, too: the kernel must not hand it over.
+    let walks = walks(&ended.stderr);
+    assert_eq!((walks.handed_over, walks.unread), (TURNS, 0), "{}", ended.stderr);
+    // Each packet is one, and some of their senders are answered.
+    let packets = so_far().iter().sum::<u64>() + TURNS * (1 + ELSEWHERE);
+    assert!(walks.begun <= 2 * packets, "{walks:?} for {packets} packets");
 }
 
 /// Sends datagrams that find no socket from one CPU, until it has ended.
@@ -314,6 +334,85 @@ fn flood(cpu: usize, sent: &AtomicU64, has_ended: &AtomicBool) {
         let is_sent = socket.send_to(b"x", (B, 9)).is_ok();
         sent.fetch_add(u64::from(is_sent), Ordering::Relaxed);
     }
+}
+
+/// What a run says of the walks that it saw.
+#[derive(Debug)]
+struct Walks {
+    begun: u64,
+    passed_over: u64,
+    handed_over: u64,
+    unread: u64,
+}
+
+fn walks(stderr: &str) -> Walks {
+    let line =
+        stderr.lines().find(|line| line.contains(" walks begun, ")).unwrap_or_else(|| panic!("{stderr}"));
+    let figures: Vec<_> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [begun, passed_over, handed_over, unread] = figures[..] else { panic!("{line}") };
+    Walks { begun, passed_over, handed_over, unread }
+}
+
+/// So many tasks stay in a function, and for how many of them there is room. A kernel with no stack for returns of each task
+/// has room for four at a time for each function that is followed, and here three are followed of each task.
+const SLEEPERS: usize = 200;
+const ROOM: u64 = 64;
+
+/// Tasks that stay in a root keep their walks. Those for which there is no room are counted, and it is said where that may
+/// be why a drop is in no walk.
+fn slept() {
+    let _one = OneCpu::in_guests();
+    let prepared = refusal();
+    let filter = format!("netns {}", namespace(&prepared));
+    let root = ["--root", "tcp_sendmsg_locked", "--depth", "16"];
+    let watch = Watch::start(&[&["dig", "-v", "-d", "300s", "-f", &filter][..], &root].concat());
+    let pairs: Vec<_> = (0..SLEEPERS).map(|_| unread()).collect();
+    (prepared.act)();
+    eventually("functions are followed", || watch.has_said("; the next drop there is dug into"));
+    let ended = thread::scope(|scope| {
+        for (sender, _) in &pairs {
+            scope.spawn(|| (&*sender).write_all(&vec![0; 1 << 20]).expect_err("it is shut down"));
+        }
+        eventually("they wait in the kernel", || sleepers() == SLEEPERS);
+        (prepared.act)();
+        eventually("the drop is known", || {
+            watch.signal(Signal::SIGUSR1);
+            watch.has_said(
+                "drops in the place of the first were in no call of the functions that are followed",
+            )
+        });
+        watch.signal(Signal::SIGTERM);
+        let ended = watch.wait();
+        for (sender, _) in &pairs {
+            sender.shutdown(Shutdown::Both).expect("it wakes up");
+        }
+        ended
+    });
+    assert!(ended.status.success() && ended.stdout.is_empty(), "{ended:?}");
+    let walks = walks(&ended.stderr);
+    assert_eq!((walks.begun, walks.passed_over), (ROOM, SLEEPERS as u64 - ROOM), "{}", ended.stderr);
+    let words =
+        "(there is room for the calls of 64 tasks at a time, and 136 times those of a task found none";
+    assert!(ended.stderr.contains(words), "{}", ended.stderr);
+}
+
+/// A connection with little room, whose second end does not read.
+fn unread() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    setsockopt(&listener, sockopt::RcvBuf, &4096).expect("little room");
+    let sender = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    setsockopt(&sender, sockopt::SndBuf, &4096).expect("little room");
+    (sender, listener.accept().expect("its second end").0)
+}
+
+/// How many threads of this process wait to send.
+fn sleepers() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads");
+    let waits = |task: &fs::DirEntry| {
+        let place = fs::read_to_string(task.path().join("wchan"));
+        place.is_ok_and(|place| ["sk_stream_wait_memory", "wait_woken"].contains(&&*place))
+    };
+    tasks.flatten().filter(waits).count()
 }
 
 /// The functions of a tree.

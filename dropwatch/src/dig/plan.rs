@@ -52,6 +52,8 @@ pub trait Code {
     fn starting_at(&self, address: u64) -> Option<Function>;
     /// Its text; of one in two parts, each with its start. Empty if it cannot be read.
     fn text(&mut self, function: &Function) -> Vec<(u64, Vec<u8>)>;
+    /// Whether it is known to return nothing.
+    fn returns_nothing(&mut self, function: &Function) -> bool;
 }
 
 /// What shall be followed.
@@ -61,6 +63,8 @@ pub struct Wanted {
     pub candidates: Vec<Function>,
     /// How many of them are roots.
     pub most_roots: usize,
+    /// Starts of functions that the packet was in when it was dropped.
+    pub way: HashSet<u64>,
     /// Functions below these of which is known that pointers lead to them.
     pub below: Vec<Function>,
     /// How many functions are followed without those that pointers may lead to.
@@ -105,6 +109,7 @@ impl Plan {
     /// What is called from roots. These are the first of the candidates that can be followed.
     pub fn new(machine: Machine, wanted: &Wanted, code: &mut impl Code, read: &mut Read) -> Self {
         let mut scanner = Scanner::new(Self::default(), machine, code, read);
+        scanner.way.clone_from(&wanted.way);
         scanner.start(wanted);
         scanner.descend(0..scanner.plan.functions.len(), wanted.depth, wanted.most);
         scanner.add_others(&wanted.others, MOST_WITH_POINTERS);
@@ -193,6 +198,7 @@ struct Scanner<'a, C> {
     code: &'a mut C,
     read: &'a mut Read,
     seen: HashSet<u64>,
+    way: HashSet<u64>,
     plan: Plan,
 }
 
@@ -200,7 +206,7 @@ impl<'a, C: Code> Scanner<'a, C> {
     /// One that goes on with a plan.
     fn new(plan: Plan, machine: Machine, code: &'a mut C, read: &'a mut Read) -> Self {
         let seen = plan.functions.iter().map(|function| function.start).collect();
-        Self { machine, code, read, seen, plan }
+        Self { machine, code, read, seen, way: HashSet::new(), plan }
     }
 
     /// Takes what is followed without being called by something that is.
@@ -249,7 +255,7 @@ impl<'a, C: Code> Scanner<'a, C> {
                 None => Some(self.add(function.clone(), Reach::Itself)),
                 known => known,
             };
-            if distance == depth {
+            if distance == depth || distance > 0 && self.passes_nothing_on(&function) {
                 continue;
             }
             let (leads, _) = self.read(&function);
@@ -267,6 +273,12 @@ impl<'a, C: Code> Scanner<'a, C> {
         }
         self.plan.left_out = left.len();
         self.say_what_is_left(&left);
+    }
+
+    /// Whether what a function calls cannot refuse the packet: it returns nothing, and the packet was not dropped in it. The
+    /// function itself is followed, since what it calls may be followed for others.
+    fn passes_nothing_on(&mut self, function: &Function) -> bool {
+        !self.way.contains(&function.start) && self.code.returns_nothing(function)
     }
 
     /// What calls a function that found no room is not followed as a whole, whichever else calls that one.
@@ -489,6 +501,10 @@ mod tests {
             }
             vec![(function.start, text)]
         }
+
+        fn returns_nothing(&mut self, function: &Function) -> bool {
+            function.name.text().starts_with("void_")
+        }
     }
 
     fn names(functions: &[Function]) -> Vec<String> {
@@ -587,6 +603,28 @@ mod tests {
         );
         let joined = join(joined, 1);
         assert_eq!((joined.functions, joined.reach.first()), (wide.functions, Some(&Reach::Whole)));
+    }
+
+    /// Nothing that these call can refuse a packet, unless it was dropped in them.
+    #[test]
+    fn what_functions_call_that_return_nothing_is_not_followed() {
+        let mut kernel = Kernel(vec![
+            ("void_root", vec![(CALL, "void_send"), (CALL, "route")]),
+            ("void_send", vec![(CALL, "output"), (CALL, "route")]),
+            ("route", vec![(CALL, "lookup")]),
+            ("output", vec![]),
+            ("lookup", vec![]),
+        ]);
+        let candidates = vec![kernel.function("void_root")];
+        let mut wanted =
+            Wanted { candidates, most_roots: 3, most: MOST_FUNCTIONS, depth: 5, ..Wanted::default() };
+        let plan = |wanted: &Wanted, kernel: &mut Kernel| {
+            names(&Plan::new(Machine::X86, wanted, kernel, &mut Read::default()).functions)
+        };
+        let first = ["void_root", "void_send", "route"];
+        assert_eq!(plan(&wanted, &mut kernel), [&first[..], &["lookup"]].concat());
+        wanted.way.insert(kernel.address("void_send"));
+        assert_eq!(plan(&wanted, &mut kernel), [&first[..], &["output", "lookup"]].concat());
     }
 
     /// Who calls a function that found no room is not followed as a whole; with more room what is there keeps its number.

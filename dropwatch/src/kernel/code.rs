@@ -102,6 +102,18 @@ pub fn prototypes<'a>(
     found
 }
 
+/// The functions of the kernel proper or of a loaded module that are known to return nothing.
+#[must_use]
+pub fn returning_nothing(kernel: &KernelBtf, module: &str) -> HashSet<String> {
+    let owned = |types: &Btf<'_>| types.returning_nothing().into_iter().map(str::to_owned).collect();
+    let Ok(base) = kernel.get() else { return HashSet::new() };
+    if module == KERNEL {
+        return owned(base);
+    }
+    let types = btf::read(Path::new(btf::DIRECTORY), module).ok();
+    types.and_then(|types| Some(owned(&Btf::parse_split(types, base).ok()?))).unwrap_or_default()
+}
+
 /// The functions that are called with all of some structures, by name and module, of the kernel proper and of loaded modules.
 #[must_use]
 pub fn functions_with(structures: &[&str], kernel: &KernelBtf) -> HashSet<(String, String)> {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use dropwatch_common::dig::WALKS;
 use tokio::{
     io::unix::AsyncFd,
     time::{Instant, sleep, sleep_until},
@@ -42,7 +43,7 @@ use crate::{
     model::report::{Names as _, Row},
     probe::{
         clock::Clock,
-        dig::{DigProbe, walk_of},
+        dig::{DigProbe, WalkCounts, walk_of},
         source::Decide,
     },
     process::{
@@ -254,9 +255,30 @@ impl<P: Purpose> Digger<P> {
             _ if self.shown > 0 => {
                 format!("{} of {} places looked into", self.shown, self.search.count)
             }
-            Some(_) => "no second drop in the place of the first: nothing was looked into".to_owned(),
+            Some(following) if following.drops.is_empty() && following.outside == 0 => {
+                "no second drop in the place of the first: nothing was looked into".to_owned()
+            }
+            Some(_) => format!(
+                "drops in the place of the first were in no call of the functions that are followed: nothing was looked \
+                 into{}",
+                self.unseen()
+            ),
             None => "no drop to dig into".to_owned(),
         }
+    }
+
+    /// What was not seen, which may be why a drop is in no call, as the end of a sentence; empty if that was nothing.
+    fn unseen(&self) -> String {
+        let WalkCounts { passed_over, .. } = self.probe.walk_counts().unwrap_or_default();
+        let missed = self.probe.missed().ok().flatten().unwrap_or(0);
+        let passed_over = (passed_over > 0).then(|| {
+            format!(
+                "there is room for the calls of {WALKS} tasks at a time, and {passed_over} times those of a task found none"
+            )
+        });
+        let missed = (missed > 0).then(|| format!("the kernel left out {missed} calls or returns"));
+        let why: Vec<_> = passed_over.into_iter().chain(missed).collect();
+        if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) }
     }
 
     /// Reads drops, then walks: a walk comes after its drop.
@@ -293,8 +315,9 @@ impl<P: Purpose> Digger<P> {
                 self.give_in()?;
             } else if following.outside > MOST_OUTSIDE {
                 let place = self.names.table().locate(following.location);
+                let unseen = self.unseen();
                 self.notices.warn(format!(
-                    "drops at {place} are in no call of the functions that are followed: given up there"
+                    "drops at {place} are in no call of the functions that are followed: given up there{unseen}"
                 ));
                 self.leave()?;
             }
@@ -315,9 +338,11 @@ impl<P: Purpose> Digger<P> {
     fn follow(&mut self, event: &Event<'_>) -> Result<()> {
         let location = event.head.location;
         let table = self.names.table();
+        let chain = code::chain(&table, event);
+        let way = chain.iter().map(|function| function.start).collect();
         let candidates = match &self.search.root {
             Some(root) => code::named(&table, root),
-            None => code::chain(&table, event),
+            None => chain,
         };
         self.code = plan::Read::default();
         let most = match self.probe.how() {
@@ -325,7 +350,7 @@ impl<P: Purpose> Digger<P> {
             FunctionProbes::Each => MOST_EACH,
         };
         let depth = self.search.depth;
-        let wanted = Wanted { candidates, most_roots: ROOTS, depth, most, ..Wanted::default() };
+        let wanted = Wanted { candidates, most_roots: ROOTS, way, depth, most, ..Wanted::default() };
         let place = table.locate(location);
         self.probe.leave()?;
         let machine = self.machine;
@@ -361,7 +386,7 @@ impl<P: Purpose> Digger<P> {
     /// Something that reads the kernel's text.
     fn with_code<T>(&mut self, work: impl FnOnce(&mut KernelCode<'_>, &mut plan::Read) -> T) -> T {
         let table = self.names.table();
-        let mut code = KernelCode::new(&table, &self.probe.text);
+        let mut code = KernelCode::new(&table, &self.probe.text, &self.kernel);
         work(&mut code, &mut self.code)
     }
 

@@ -77,6 +77,22 @@ impl Btf<'_> {
         with_them.filter_map(|decl| self.string(decl.name))
     }
 
+    /// The names of functions that this type information (not its base) describes, and that return nothing: of several by
+    /// one name, all of them.
+    #[must_use]
+    pub fn returning_nothing(&self) -> HashSet<&str> {
+        let functions = self.own_types().filter(|decl| decl.kind == Kind::Func);
+        let returns_nothing = |decl: &Type<'_>| {
+            let prototype = self.get(decl.size_or_id).filter(|decl| decl.kind == Kind::FuncProto);
+            prototype.is_some_and(|prototype| prototype.size_or_id == 0)
+        };
+        let (nothing, something): (Vec<_>, Vec<_>) = functions.partition(returns_nothing);
+        let names = |functions: Vec<Type<'_>>| -> HashSet<&str> {
+            functions.iter().filter_map(|decl| self.string(decl.name)).collect()
+        };
+        &names(nothing) - &names(something)
+    }
+
     /// The structures that arguments in registers point to.
     fn arguments(&self, prototype: Type<'_>) -> impl Iterator<Item = Option<&str>> {
         (0..prototype.count.min(REGISTERS))
@@ -168,5 +184,7 @@ mod tests {
         assert!(!with_packet.contains("fib_table_lookup"));
         let hooks: HashSet<_> = btf.functions_with(&[PACKET, HOOK_STATE]).collect();
         assert!(hooks.contains("nf_hook_slow") && !hooks.contains("ip_rcv"));
+        let nothing = btf.returning_nothing();
+        assert!(nothing.contains("kfree_skb_partial") && !nothing.contains("ip_rcv"));
     }
 }

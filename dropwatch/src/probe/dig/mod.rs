@@ -6,9 +6,9 @@ pub mod text;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, MapData, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use dropwatch_common::{
-    dig::{Step, WALKS as WALK_COUNT, WalkHead},
+    dig::{Counted, Step, WALKERS, WALKS as WALK_COUNT, WalkHead},
     names,
 };
 
@@ -48,8 +48,9 @@ pub struct DigProbe {
     trampolines: Option<TrampolineMap>,
     decide: Option<Decide>,
     place: Array<MapData, u64>,
-    /// Which task has which walk.
-    walkers: Array<MapData, u64>,
+    /// Which task has which walk, and the other way round.
+    walkers: [Array<MapData, u64>; 2],
+    counts: PerCpuArray<MapData, u64>,
     how: FunctionProbes,
     programs: Programs,
     /// What keeps it attached to functions.
@@ -102,7 +103,11 @@ impl DigProbe {
             trampolines: Some(Array::try_from(loaded.take(names::TRAMPOLINES)?)?),
             decide: None,
             place: Array::try_from(loaded.take(names::DIG_PLACE)?)?,
-            walkers: Array::try_from(loaded.take(names::WALKERS)?)?,
+            walkers: [
+                Array::try_from(loaded.take(names::WALKERS)?)?,
+                Array::try_from(loaded.take(names::HOLDERS)?)?,
+            ],
+            counts: PerCpuArray::try_from(loaded.take(names::WALK_COUNTS)?)?,
             how,
             programs: match loaded.take_program(names::DIG_SESSION) {
                 Ok(both) => Programs::Session(both),
@@ -164,11 +169,39 @@ impl DigProbe {
     pub fn rest(&mut self) -> Result<()> {
         self.place.set(0, 0, 0).context("cannot set the place that is looked for")?;
         // Those in the middle of a walk will not come to its end.
-        (0..WALK_COUNT).try_for_each(|walk| self.walkers.set(walk, 0, 0)).context("cannot end walks")
+        for (map, length) in self.walkers.iter_mut().zip([WALKERS, WALK_COUNT]) {
+            (0..length).try_for_each(|place| map.set(place, 0, 0)).context("cannot end walks")?;
+        }
+        Ok(())
     }
 
-    /// What the programs have cost, where BPF statistics are enabled.
+    /// How many walks there have been.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn walk_counts(&self) -> Result<WalkCounts> {
+        let sum = |what| -> Result<u64> {
+            let of_cpus =
+                self.counts.get(&(what as u32), 0).context("cannot read how many walks there were")?;
+            Ok(of_cpus.iter().sum())
+        };
+        Ok(WalkCounts {
+            begun: sum(Counted::Begun)?,
+            passed_over: sum(Counted::PassedOver)?,
+            handed_over: sum(Counted::HandedOver)?,
+            unread: sum(Counted::Unread)?,
+        })
+    }
+
+    /// How many walks there were, and what the programs have cost, where BPF statistics are enabled.
     fn log_cost(&self) {
+        if let Ok(WalkCounts { begun, passed_over, handed_over, unread }) = self.walk_counts()
+            && begun + passed_over > 0
+        {
+            log::info!(
+                "{begun} walks begun, {passed_over} passed over, {handed_over} with the drop handed over, {unread} unread"
+            );
+        }
         for (name, program) in self.programs.all() {
             if let Ok(stats) = sys::program_stats(program.as_fd())
                 && let Some(each) = stats.run_time_ns.checked_div(stats.runs)
@@ -193,6 +226,19 @@ impl DigProbe {
         }
         Ok(Some(missed))
     }
+}
+
+/// How many walks there have been, of all tasks, since the probe was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalkCounts {
+    /// Those whose calls were noted.
+    pub begun: u64,
+    /// Those that found no room.
+    pub passed_over: u64,
+    /// Those of them in which the packet was dropped.
+    pub handed_over: u64,
+    /// The same, but they came faster than they were read.
+    pub unread: u64,
 }
 
 /// The number of the kernel's function that says at which end of a function a program is: there since Linux 6.10, which has

@@ -1,12 +1,15 @@
 //! The running kernel's functions: where they are, what they return, and their text.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     dig::plan::{Code, Function},
     kernel::{
         btf::{KernelBtf, Prototype},
-        code::{ColdParts, function_of_part, functions_with, prototypes},
+        code::{ColdParts, function_of_part, functions_with, prototypes, returning_nothing},
         kallsyms::Symbol,
         symbols::Table,
     },
@@ -69,12 +72,16 @@ pub fn with(structures: &[&str], table: &Table, kernel: &KernelBtf) -> Vec<Funct
 pub struct KernelCode<'a> {
     table: &'a Table,
     text: &'a TextReader,
+    kernel: &'a KernelBtf,
     cold: ColdParts,
+    /// The functions that return nothing, by module.
+    returning_nothing: HashMap<String, HashSet<String>>,
 }
 
 impl<'a> KernelCode<'a> {
-    pub fn new(table: &'a Table, text: &'a TextReader) -> Self {
-        Self { table, text, cold: ColdParts::of(table.index()) }
+    pub fn new(table: &'a Table, text: &'a TextReader, kernel: &'a KernelBtf) -> Self {
+        let cold = ColdParts::of(table.index());
+        Self { table, text, kernel, cold, returning_nothing: HashMap::new() }
     }
 
     fn part(&self, start: u64, size: u64) -> Option<(u64, Vec<u8>)> {
@@ -97,5 +104,14 @@ impl Code for KernelCode<'_> {
         let cold = self.cold.get(&function.name.text(), &function.module.text());
         let parts = [Some((function.start, size)), cold].into_iter().flatten();
         parts.filter_map(|(start, size)| self.part(start, size)).collect()
+    }
+
+    fn returns_nothing(&mut self, function: &Function) -> bool {
+        let module = function.module.text().into_owned();
+        let names = self
+            .returning_nothing
+            .entry(module)
+            .or_insert_with_key(|module| returning_nothing(self.kernel, module));
+        names.contains(&function.source_name())
     }
 }
