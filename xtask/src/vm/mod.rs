@@ -20,6 +20,9 @@ pub use kernels::Booted;
 use kernels::{SERIES, Series};
 use plan::Plan;
 
+/// For all tests of one kernel, while three guests and the tests of this machine run: several times what they need.
+const PATIENCE: Duration = Duration::from_secs(4500);
+
 #[derive(Args)]
 pub struct Options {
     /// A kernel to boot, as --list names it; may be repeated
@@ -69,7 +72,7 @@ pub fn main(options: &Options) -> Result<()> {
 pub fn all(tally: &mut Tally, least: Booted) -> Result<()> {
     let chosen = booted(least);
     guest::check_host(&chosen)?;
-    let plan = Plan::new(&chosen, &[], "tcg,thread=multi", Duration::from_secs(2700))?;
+    let plan = Plan::new(&chosen, &[], "tcg,thread=multi", PATIENCE)?;
     let outcomes = plan.run(&chosen);
     println!("\n{}", report::tables(&outcomes));
     for outcome in &outcomes {
