@@ -46,7 +46,11 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 pub fn tests() -> Vec<Test> {
     let can_follow =
         [needs::FUNCTION_PROBES, needs::FUNCTION_EVENTS].iter().any(|need| trial::lacking(need).is_none());
-    if can_follow { Vec::new() } else { vec![("dig_is_refused_where_functions_cannot_be_followed", refused)] }
+    if can_follow {
+        Vec::new()
+    } else {
+        vec![("dig::is_refused_where_functions_cannot_be_followed", refused)]
+    }
 }
 
 /// A drop, and what is said of who refused it: which of these depends on the kernel.
