@@ -12,13 +12,9 @@ use std::{
 };
 
 use libtest_mimic::Trial;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    sys::{
-        signal::Signal,
-        socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt},
-    },
-    unistd::Pid,
+use nix::sys::{
+    signal::Signal,
+    socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt},
 };
 use serde_json::Value;
 
@@ -33,7 +29,7 @@ use crate::{
             sys,
             wire::{Wire, eventually},
         },
-        is_guest, kernel,
+        is_guest, kernel, pin,
         trial::{self, trial},
         watch::{Ended, Watch},
     },
@@ -330,9 +326,7 @@ fn flooded() {
 
 /// Sends datagrams that find no socket from one CPU, until it has ended.
 fn flood(cpu: usize, sent: &AtomicU64, has_ended: &AtomicBool) {
-    let mut here = CpuSet::new();
-    here.set(cpu).expect("a CPU");
-    sched_setaffinity(Pid::from_raw(0), &here).expect("a thread stays on its CPU");
+    pin(cpu);
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     while !has_ended.load(Ordering::Relaxed) {
         let is_sent = socket.send_to(b"x", (B, 9)).is_ok();

@@ -9,9 +9,8 @@ use std::{
 
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
+    sched::{CloneFlags, unshare},
     sys::socket::{setsockopt, sockopt},
-    unistd::Pid,
 };
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
         },
         kernel,
         net::Net,
-        udp_receiver,
+        pin, udp_receiver,
         watch::Watch,
     },
 };
@@ -54,9 +53,7 @@ fn nested() {
     drop_here(&wire.b, "input", 9);
     let watch = Watch::start(&["-o", "json", "-i", "1h"]);
     wire.a.run(|| {
-        let mut first = CpuSet::new();
-        first.set(0).expect("a CPU");
-        sched_setaffinity(Pid::from_raw(0), &first).expect("pinned to a CPU");
+        pin(0);
         sys::run_alone();
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         setsockopt(&socket, sockopt::SndBufForce, &1_000_000_000).expect("room for all of them");

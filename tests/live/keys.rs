@@ -9,13 +9,9 @@ use std::{
     thread,
 };
 
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    sys::{
-        signal::Signal,
-        socket::{MsgFlags, MultiHeaders, sendmmsg, sendmsg},
-    },
-    unistd::Pid,
+use nix::sys::{
+    signal::Signal,
+    socket::{MsgFlags, MultiHeaders, sendmmsg, sendmsg},
 };
 use serde_json::{Value, json};
 
@@ -26,7 +22,7 @@ use crate::{
         inject::wire::Wire,
         is_guest,
         net::{CLOSED, Net, flood_all},
-        udp_receiver,
+        pin, udp_receiver,
         watch::{Reports, Stream, Watch},
     },
 };
@@ -221,22 +217,12 @@ fn tagged() {
     assert_eq!(count(&reports, seen), 23, "{reports:?}");
 }
 
-/// Keeps this thread on a CPU.
-fn pin(cpu: usize) {
-    let mut set = CpuSet::new();
-    set.set(cpu).expect("a CPU");
-    sched_setaffinity(Pid::from_raw(0), &set).expect("this thread stays there");
-}
-
 fn cpus() {
     let net = Net::quiet();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let watch = watch_by("cpu,netns");
     for cpu in 0..cpus {
-        net.run(|| {
-            pin(cpu);
-            crate::support::net::drop_datagrams_here(100 + cpu as u64);
-        });
+        net.drop_datagrams_on(cpu, 100 + cpu as u64);
     }
     let reports = watch.stop();
     for cpu in 0..cpus {

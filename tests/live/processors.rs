@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 
 use libtest_mimic::Trial;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 
 use super::dig::OneCpu;
 use crate::support::{
-    inject::{needs, wire::eventually},
-    net::{Net, drop_datagrams_here},
+    inject::needs,
+    net::Net,
     trial::trial,
     udp_receiver,
     watch::{Reports, Watch},
@@ -31,33 +27,21 @@ fn offline() -> OneCpu {
     OneCpu::in_guests().expect("this is a guest")
 }
 
-/// Drops that many datagrams on a processor, and waits until all of them are.
-fn drop_on(net: &Net, processor: usize, count: u64) {
-    let before = net.no_ports();
-    net.run(|| {
-        let mut only = CpuSet::new();
-        only.set(processor).expect("a processor");
-        sched_setaffinity(Pid::from_raw(0), &only).expect("pinned to a processor");
-        drop_datagrams_here(count);
-    });
-    eventually("all are dropped", || net.no_ports() == before + count);
-}
-
 fn come_and_go() {
     let net = Net::quiet();
     let here = format!("netns {}", net.inum());
     let by_processor = || Watch::start(&["-o", "json", "-i", "100ms", "-b", "cpu", "-f", &here]);
     let (plain, split) = (Watch::start(&["-o", "json", "-i", "100ms"]), by_processor());
-    drop_on(&net, 1, 17);
+    net.drop_datagrams_on(1, 17);
     let away = offline();
-    drop_on(&net, 0, 23);
+    net.drop_datagrams_on(0, 23);
     // One that has never seen the second processor.
     let late = by_processor();
-    drop_on(&net, 0, 31);
+    net.drop_datagrams_on(0, 31);
     drop(away);
-    drop_on(&net, 1, 29);
+    net.drop_datagrams_on(1, 29);
     drop(offline());
-    drop_on(&net, 1, 41);
+    net.drop_datagrams_on(1, 41);
 
     let plain = plain.stop();
     assert_eq!(plain.at(udp_receiver(), "NO_SOCKET"), 17 + 23 + 31 + 29 + 41, "{plain:?}");

@@ -11,7 +11,6 @@ use std::{
 };
 
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -19,6 +18,7 @@ use nix::{
 use crate::support::{
     inject::{self, Prepared, garbage, wire},
     net::{Net, flood_all},
+    pin,
     watch::Stream,
 };
 
@@ -115,9 +115,7 @@ fn many_places(rival: &Path) {
 /// Causes drops, in a thread that stays on one CPU.
 fn on_one_cpu(prepared: &[Prepared]) {
     let all = || {
-        let mut first = CpuSet::new();
-        first.set(0).expect("a CPU");
-        sched_setaffinity(Pid::from_raw(0), &first).expect("pinned to a CPU");
+        pin(0);
         for prepared in prepared {
             (prepared.act)();
         }

@@ -17,6 +17,11 @@ pub mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
 /// Longer than anything here takes, on a busy machine and under emulation too.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -28,6 +33,13 @@ pub fn dropwatch() -> PathBuf {
 /// Whether this is a guest: an emulated machine, slower by a factor of thirty.
 pub fn is_guest() -> bool {
     std::env::var_os("DROPWATCH_BIN").is_some()
+}
+
+/// Keeps this thread on a processor.
+pub fn pin(processor: usize) {
+    let mut only = CpuSet::new();
+    only.set(processor).expect("a processor");
+    sched_setaffinity(Pid::from_raw(0), &only).expect("a thread stays on its processor");
 }
 
 /// The function in which a datagram for a closed port is dropped; where it is part of its only caller, that one.

@@ -19,7 +19,7 @@ use nix::{
     sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg},
 };
 
-use super::is_guest;
+use super::{is_guest, pin};
 
 /// A port without a listener: the discard port of a namespace in which nothing runs.
 pub const CLOSED: u16 = 9;
@@ -159,8 +159,20 @@ impl Net {
     /// Sends `count` datagrams of one byte, one a system call, to a closed port of the namespace, and waits until they
     /// are dropped: a busy machine may do that later.
     pub fn drop_datagrams(&self, count: u64) {
+        self.drop_all(count, || drop_datagrams_here(count));
+    }
+
+    /// The same from one processor, by which they are dropped.
+    pub fn drop_datagrams_on(&self, processor: usize, count: u64) {
+        self.drop_all(count, || {
+            pin(processor);
+            drop_datagrams_here(count);
+        });
+    }
+
+    fn drop_all(&self, count: u64, send: impl FnOnce() + Send) {
         let all = self.no_ports() + count;
-        self.run(|| drop_datagrams_here(count));
+        self.run(send);
         let start = Instant::now();
         while self.no_ports() < all {
             assert!(start.elapsed() < super::PATIENCE, "datagrams are lost on their way");
@@ -241,6 +253,8 @@ impl Name {
     fn of(namespace: &File, name: &str) -> Self {
         fs::create_dir_all("/run/netns").expect("a directory for names");
         let path = Path::new("/run/netns").join(name);
+        // It is there when an earlier run was killed.
+        drop(Self(path.clone()));
         File::create(&path).expect("a place for the name");
         let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
         mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a name");
