@@ -3,8 +3,10 @@
 use std::net::UdpSocket;
 
 use super::{A, B, Case, Expected, Prepared, STRANGER, needs, wire::Wire};
-use crate::support::frames::{self, Packet};
-use crate::support::kernel;
+use crate::support::{
+    frames::{self, Packet},
+    kernel,
+};
 
 pub const CASES: &[Case] = &[
     Case::new("tc_ingress", 313, ingress).needs(&[needs::TC_BPF]),
