@@ -283,10 +283,11 @@ impl<'a, C: Code> Scanner<'a, C> {
     }
 
     /// Whether what a function calls cannot refuse the packet: it returns nothing, and the packet cannot have been dropped in
-    /// it. The function itself is followed, since what it calls may be followed for others.
+    /// it. The function itself is followed, since what it calls may be followed for others. Where it is not known what the
+    /// packet was in, as below a pointer, any function may pass something on.
     fn passes_nothing_on(&mut self, function: &Function) -> bool {
         let is_on_way = [&self.way, &self.beside_way].iter().any(|starts| starts.contains(&function.start));
-        !is_on_way && self.code.returns_nothing(function)
+        !self.way.is_empty() && !is_on_way && self.code.returns_nothing(function)
     }
 
     /// What calls a function that found no room is not followed as a whole, whichever else calls that one.
@@ -630,11 +631,16 @@ mod tests {
             names(&Plan::new(Machine::X86, wanted, kernel, &mut Read::default()).functions)
         };
         let first = ["void_root", "void_send", "route"];
+        wanted.way.insert(kernel.address("route"));
         assert_eq!(plan(&wanted, &mut kernel), [&first[..], &["lookup"]].concat());
         // It may have ended with a jump to the function that drops.
-        for on_way in ["void_send", "void_root"] {
-            wanted.way = HashSet::from([kernel.address(on_way)]);
-            assert_eq!(plan(&wanted, &mut kernel), [&first[..], &["output", "lookup"]].concat(), "{on_way}");
+        for on_way in [Some("void_send"), Some("void_root"), None] {
+            wanted.way = on_way.map(|name| kernel.address(name)).into_iter().collect();
+            assert_eq!(
+                plan(&wanted, &mut kernel),
+                [&first[..], &["output", "lookup"]].concat(),
+                "{on_way:?}"
+            );
         }
     }
 
