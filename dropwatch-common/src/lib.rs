@@ -124,6 +124,10 @@ pub mod names {
     pub const GATHER: &str = "GATHER";
     /// Global [`Offsets`](crate::probe::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
+    /// The number that a call has in place of that of `bpf_rdonly_cast`, which is different on each kernel.
+    pub const CAST: i32 = 0x6472_7774;
+    /// Global `u8`: 1 if the kernel has it, and takes any address.
+    pub const CASTS: &str = "CASTS";
     /// The function that decides whether a drop passes, in whose place the filter's own is put.
     pub const DECIDE: &str = "decide";
     /// Global `u32`: all [`Cases`](crate::program::Cases) of the filter, as bits; 0 if the kernel decides alone.

@@ -185,7 +185,9 @@ impl KeyWords {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct PlainKeys {
-    /// What is known, where it is in [`word::REASON`]; zero if plain packets are not told from others.
+    /// Zero if plain packets are not told from others.
+    pub are_told: u64,
+    /// What is known, where it is in [`word::REASON`].
     pub known: u64,
     /// What is counted of the reason.
     pub reason: u64,
@@ -194,9 +196,9 @@ pub struct PlainKeys {
 }
 
 impl PlainKeys {
-    /// Those of rows that are counted by these [`keys`] alone, without a filter.
+    /// Those of rows that are counted by these [`keys`], when so much is [gathered](gather) for them and for a filter.
     #[must_use]
-    pub fn of(keys: u32) -> Self {
+    pub fn of(keys: u32, gathered: u32) -> Self {
         let headers = [
             (keys::SPORT, known::PORTS, 0xffff),
             (keys::DPORT, known::PORTS, 0xffff << 16),
@@ -207,7 +209,9 @@ impl PlainKeys {
         ];
         let others = keys::LOCATION | keys::REASON | keys::CPU | keys::KIND;
         let of_headers = headers.iter().fold(0, |bits, (key, ..)| bits | key);
-        if keys & of_headers == 0 || keys & !(of_headers | others) != 0 {
+        let of_start = gather::PROTOCOL | gather::HEADERS;
+        let of_packet = of_start | gather::LENGTH | gather::BYTES;
+        if gathered & of_start == 0 || gathered & !of_packet != 0 || keys & !(of_headers | others) != 0 {
             return Self::default();
         }
         let (mut known, mut packet) = (0, 0);
@@ -221,7 +225,7 @@ impl PlainKeys {
             known |= known::KIND;
         }
         let reason = if keys & keys::REASON != 0 { u32::MAX.into() } else { 0 };
-        Self { known: u64::from(known) << 32, reason, packet }
+        Self { are_told: 1, known: u64::from(known) << 32, reason, packet }
     }
 }
 
@@ -256,11 +260,20 @@ mod tests {
 
     #[test]
     fn keys_beyond_a_plain_packet_are_found_out_otherwise() {
-        let plain = PlainKeys::of(keys::DPORT | keys::REASON | keys::KIND);
+        let plain = PlainKeys::of(keys::DPORT | keys::REASON | keys::KIND, gather::HEADERS);
         let known = u64::from(known::PORTS | known::KIND) << 32;
-        assert_eq!(plain, PlainKeys { known, reason: 0xffff_ffff, packet: 0xffff_0000 });
-        for keys in [keys::LOCATION | keys::REASON, keys::DPORT | keys::NETNS, keys::SADDR | keys::STACK] {
-            assert_eq!(PlainKeys::of(keys), PlainKeys::default(), "{keys:b}");
+        assert_eq!(plain, PlainKeys { are_told: 1, known, reason: 0xffff_ffff, packet: 0xffff_0000 });
+        // A filter reads headers, too.
+        let filtered = PlainKeys::of(keys::LOCATION, gather::HEADERS | gather::LENGTH | gather::BYTES);
+        assert_eq!(filtered, PlainKeys { are_told: 1, ..PlainKeys::default() });
+        for (keys, gathered) in [
+            (keys::LOCATION | keys::REASON, 0),
+            (keys::DPORT | keys::NETNS, gather::HEADERS | gather::NETNS),
+            (keys::SADDR | keys::STACK, gather::HEADERS),
+            (keys::LOCATION, gather::HEADERS | gather::IFACE),
+            (keys::LOCATION, gather::HEADERS | gather::LINK),
+        ] {
+            assert_eq!(PlainKeys::of(keys, gathered), PlainKeys::default(), "{keys:b} {gathered:b}");
         }
     }
 

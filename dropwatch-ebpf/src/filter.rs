@@ -3,15 +3,18 @@
 use core::arch::asm;
 
 use dropwatch_common::{
-    DropKey,
+    DropKey, Loss,
     kind::UNICAST,
+    packet::plain::Plain,
     probe::gather,
-    program::{Cases, Facts, Place},
+    program::{Cases, Facts, Place, known},
 };
 
 use crate::{
+    count::lose,
     drop::{Drop, ZERO},
-    maps::{CASES, FILTERED, GATHER, POSSIBLE, any},
+    maps::{CASES, FILTERED, GATHER, HAS_REASON, POSSIBLE, any},
+    skb::{self, Kernel},
 };
 
 /// Whether a drop passes the filter, or there is none. If a part of the packet was needed and unreadable, the drop is
@@ -30,6 +33,33 @@ pub fn passes(drop: &mut Drop) -> bool {
         drop.note_missed();
     }
     passes
+}
+
+/// The same for a packet of which nothing is to be found out but what its start says, its length and where its bytes are. No
+/// user space decides about it.
+#[inline(always)]
+pub fn passes_plain(skb: Kernel, location: u64, reason: u32, start: &Plain) -> bool {
+    if FILTERED.load() == 0 {
+        return true;
+    }
+    let mut facts = Facts { location, reason, ..Facts::default() };
+    start.write_to(&mut facts.packet);
+    if HAS_REASON.load() != 0 {
+        facts.known |= known::REASON;
+    }
+    let mut place = Place::default();
+    if any(&GATHER, gather::LENGTH | gather::BYTES) {
+        let layout = skb::layout(skb);
+        facts.length = layout.length;
+        facts.known |= known::LENGTH;
+        place = layout.place();
+    }
+    // SAFETY: as in `passes_in_cases`.
+    let passed = unsafe { decide(&mut facts, &mut place, (&raw const ZERO).read_volatile()) };
+    if any(&GATHER, gather::BYTES) && place.missed != 0 {
+        lose(Loss::HeadersUnreadable);
+    }
+    passed != 0
 }
 
 /// In which cases a drop passes that user space has to decide about, above the bits of what is known.

@@ -64,7 +64,7 @@ pub static KEY_LENGTH: Global<u32> = Global::new(word::COUNT as u32);
 
 /// What the keys of plain packets have, if these are counted without any detour.
 #[unsafe(no_mangle)]
-pub static PLAIN: Frozen<PlainKeys> = Frozen(PlainKeys { known: 0, reason: 0, packet: 0 });
+pub static PLAIN: Frozen<PlainKeys> = Frozen(PlainKeys { are_told: 0, known: 0, reason: 0, packet: 0 });
 
 /// The call chains that the rows of the same generation refer to, by number.
 #[btf_map]
@@ -127,6 +127,10 @@ pub static NESTED: Global<u8> = Global::new(1);
 /// 1 if [`CACHE`] is used.
 #[unsafe(no_mangle)]
 pub static CACHED: Global<u8> = Global::new(0);
+
+/// 1 if the kernel makes pointers of addresses, through which loads cannot fault (since Linux 6.17).
+#[unsafe(no_mangle)]
+pub static CASTS: Global<u8> = Global::new(0);
 
 /// With which reasons it matters whom a packet was for.
 #[unsafe(no_mangle)]

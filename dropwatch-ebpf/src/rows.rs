@@ -71,13 +71,27 @@ pub fn count(ctx: &BtfTracePointContext, drop: &Drop, socket: u64) {
 /// is another.
 #[inline(always)]
 pub fn count_plain(ctx: &BtfTracePointContext, location: u64) -> bool {
-    let mut row = Row(MaybeUninit::uninit());
-    let mut key = row.narrow();
-    if !fill_plain(&mut key, ctx, location) {
+    if plain!(are_told) == 0 {
         return false;
     }
-    let hash = key.hash;
-    row.add(generation(), hash);
+    let skb: Kernel = ctx.arg(0);
+    let reason: u32 = if HAS_REASON.load() != 0 { ctx.arg(2) } else { 0 };
+    let mut start = MaybeUninit::<Plain>::uninit();
+    if any(&KEYS, keys::KIND) && !kind::is_plain(skb, reason) || !skb::ipv4_start(skb, &mut start) {
+        return false;
+    }
+    // SAFETY: it has been read.
+    let start = unsafe { start.assume_init_ref() };
+    if !start.is_plain() {
+        return false;
+    }
+    if filter::passes_plain(skb, location, reason, start) {
+        let mut row = Row(MaybeUninit::uninit());
+        let mut key = row.narrow();
+        fill_plain(&mut key, start, location, reason);
+        let hash = key.hash;
+        row.add(generation(), hash);
+    }
     true
 }
 
@@ -292,23 +306,9 @@ pub fn fill(key: &mut impl Words, ctx: &BtfTracePointContext, drop: &Drop, gener
     put!(key, word::PACKET, packet | kind << 56);
 }
 
-/// The same for a packet of IPv4 of the most frequent kind, if it is not filtered and no more has to be found out.
+/// The same for a packet of IPv4 of the most frequent kind, of which no more has to be found out.
 #[inline(always)]
-fn fill_plain(key: &mut Narrow, ctx: &BtfTracePointContext, location: u64) -> bool {
-    if plain!(known) == 0 {
-        return false;
-    }
-    let skb: Kernel = ctx.arg(0);
-    let reason: u32 = if HAS_REASON.load() != 0 { ctx.arg(2) } else { 0 };
-    let mut start = MaybeUninit::<Plain>::uninit();
-    if any(&KEYS, keys::KIND) && !kind::is_plain(skb, reason) || !skb::ipv4_start(skb, &mut start) {
-        return false;
-    }
-    // SAFETY: it has been read.
-    let start = unsafe { start.assume_init_ref() };
-    if !start.is_plain() {
-        return false;
-    }
+fn fill_plain(key: &mut Narrow, start: &Plain, location: u64, reason: u32) {
     put!(key, word::LOCATION, location);
     put!(key, word::SADDR, start.saddr().into());
     put!(key, word::SADDR + 1, 0);
@@ -317,7 +317,6 @@ fn fill_plain(key: &mut Narrow, ctx: &BtfTracePointContext, location: u64) -> bo
     put!(key, word::REASON, plain!(known) | u64::from(reason) & plain!(reason));
     put!(key, word::CPU, cpu());
     put!(key, word::PACKET, start.word() & plain!(packet));
-    true
 }
 
 /// The number of the call chain; zero if it could not be kept.

@@ -9,14 +9,15 @@ use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use dropwatch_common::{
     chain::{DeviceName, ended},
-    packet::{Bytes, NEAR, Packet, ethertype},
+    names,
+    packet::{Bytes, NEAR, Packet, ethertype, plain::Plain},
     probe::gather,
     program::Place,
 };
 
 use crate::{
     drop::ZERO,
-    maps::{GATHER, any, offset, trace_offset},
+    maps::{CASTS, GATHER, any, offset, trace_offset},
 };
 
 /// A structure of the kernel: never dereferenced as what it is declared, only loaded from.
@@ -50,6 +51,20 @@ pub fn read<T: Copy>(address: u64) -> Option<T> {
     let mut value = MaybeUninit::uninit();
     // SAFETY: the helper has filled it.
     if read_into(&mut value, address) { Some(unsafe { value.assume_init() }) } else { None }
+}
+
+/// The bytes at an address: each load through this pointer is zero if there is nothing. Only where [`CASTS`] is 1.
+#[inline(always)]
+fn at(address: u64) -> Kernel {
+    let pointer;
+    // SAFETY: the loader puts the number of the kernel's function there, which the verifier replaces by a move; and what a
+    // call may change is said.
+    unsafe {
+        asm!("call {number}", number = const names::CAST, inlateout("r1") address => _, inlateout("r2") 0_u64 => _,
+            lateout("r0") pointer, lateout("r3") _, lateout("r4") _, lateout("r5") _,
+            options(pure, nomem, nostack));
+    }
+    pointer
 }
 
 /// Whether it can be an address of the kernel: all of them have the sign bit set, on every layout of the address
@@ -400,14 +415,20 @@ pub fn layout(skb: Kernel) -> Layout {
 
 /// The packet's first bytes from its network header on, if it is of IPv4 and has so many in its linear part.
 #[inline(always)]
-pub fn ipv4_start<T: Copy>(skb: Kernel, start: &mut MaybeUninit<T>) -> bool {
+pub fn ipv4_start(skb: Kernel, start: &mut MaybeUninit<Plain>) -> bool {
     let header = u32::from(load::<u16>(skb, offset!(skb_network_header)));
     let tail: u32 = load(skb, offset!(skb_tail));
     let protocol: u16 = load(skb, offset!(skb_protocol));
-    if protocol != ethertype::IPV4.to_be() || header == 0 || tail < header + size_of::<T>() as u32 {
+    if protocol != ethertype::IPV4.to_be() || header == 0 || tail < header + size_of::<Plain>() as u32 {
         return false;
     }
-    read_into(start, load::<u64>(skb, offset!(skb_head)) + u64::from(header))
+    let network = load::<u64>(skb, offset!(skb_head)) + u64::from(header);
+    if CASTS.load() == 0 {
+        return read_into(start, network);
+    }
+    let words = at(network);
+    start.write(Plain([load(words, 0), load(words, 8), load(words, 16)]));
+    true
 }
 
 const VLAN: u16 = 0x8100;

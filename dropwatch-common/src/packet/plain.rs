@@ -2,35 +2,28 @@
 
 use super::{Bytes, Packet, ethertype, family, known, protocol, transport};
 
-/// How many words of four bytes are looked at: the header and the ports behind it.
-pub const WORDS: usize = 6;
+/// How many words of eight bytes are looked at: the header and the ports behind it.
+pub const WORDS: usize = 3;
 
 /// Addresses and ports of a packet from its network header on, as words of a little-endian machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Plain(pub [u32; WORDS]);
+pub struct Plain(pub [u64; WORDS]);
 
 impl Plain {
     /// The start of a packet, if it is such a one.
     #[inline(always)]
     pub(super) fn of(bytes: &(impl Bytes + ?Sized)) -> Option<Self> {
-        if bytes.has(WORDS as u32 * 4) == 0 {
+        if bytes.has(size_of::<Self>() as u32) == 0 {
             return None;
         }
-        let words = [
-            bytes.raw::<0, 4>(),
-            bytes.raw::<4, 4>(),
-            bytes.raw::<8, 4>(),
-            bytes.raw::<12, 4>(),
-            bytes.raw::<16, 4>(),
-            bytes.raw::<20, 4>(),
-        ];
-        let start = Self(words.map(u32::from_le_bytes));
+        let words = [bytes.raw::<0, 8>(), bytes.raw::<8, 8>(), bytes.raw::<16, 8>()];
+        let start = Self(words.map(u64::from_le_bytes));
         start.is_plain().then_some(start)
     }
 
     /// All that is read from its headers, into a packet that is all zeros.
     #[inline(always)]
-    pub(super) fn write_to(&self, packet: &mut Packet) {
+    pub fn write_to(&self, packet: &mut Packet) {
         // Whole words: a processor waits for the parts of a word that is read as a whole.
         packet.saddr = u128::from(self.saddr()).to_le_bytes();
         packet.daddr = u128::from(self.daddr()).to_le_bytes();
@@ -49,7 +42,7 @@ impl Plain {
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let is_ipv4 = self.0[0] as u8 == 0x45;
-        let is_later_fragment = self.0[1] >> 16 & 0xff1f != 0;
+        let is_later_fragment = self.0[0] >> 48 & 0xff1f != 0;
         is_ipv4 && !is_later_fragment && matches!(self.protocol(), protocol::TCP | protocol::UDP)
     }
 
@@ -57,21 +50,21 @@ impl Plain {
     #[inline(always)]
     #[must_use]
     pub fn protocol(&self) -> u8 {
-        (self.0[2] >> 8) as u8
+        (self.0[1] >> 8) as u8
     }
 
     /// The source address, in the order of the packet.
     #[inline(always)]
     #[must_use]
     pub fn saddr(&self) -> u32 {
-        self.0[3]
+        (self.0[1] >> 32) as u32
     }
 
     /// The destination address, in the order of the packet.
     #[inline(always)]
     #[must_use]
     pub fn daddr(&self) -> u32 {
-        self.0[4]
+        self.0[2] as u32
     }
 
     /// All that [`word::PACKET`](crate::row::word::PACKET) has of it.
@@ -79,7 +72,7 @@ impl Plain {
     #[must_use]
     pub fn word(&self) -> u64 {
         // Both ports at once: what is first in the packet ends up in the lower half.
-        let ports = self.0[5].swap_bytes().rotate_left(16);
+        let ports = ((self.0[2] >> 32) as u32).swap_bytes().rotate_left(16);
         u64::from(ports) | u64::from(ethertype::IPV4) << 32 | u64::from(self.protocol()) << 48
     }
 }
@@ -89,10 +82,10 @@ mod tests {
     use super::*;
     use crate::packet::ipv4::parse_any_ipv4;
 
-    fn read(bytes: &[u8; WORDS * 4]) -> Plain {
+    fn read(bytes: &[u8; size_of::<Plain>()]) -> Plain {
         let mut plain = Plain::default();
-        for (word, bytes) in plain.0.iter_mut().zip(bytes.chunks_exact(4)) {
-            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        for (word, bytes) in plain.0.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
         }
         plain
     }

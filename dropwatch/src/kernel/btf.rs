@@ -702,12 +702,20 @@ fn sections(bytes: &[u8]) -> Result<(Order, Range<usize>, Range<usize>), Error> 
 }
 
 /// The first bytes of a name that may end before, as a number to compare.
+///
+/// Byte by byte, which takes several times as long, this would be most of what is to be done for a kernel's types.
 fn beginning(name: &[u8]) -> u64 {
-    let mut first = [0; size_of::<u64>()];
-    for (to, from) in first.iter_mut().zip(name.iter().take_while(|byte| **byte != 0)) {
-        *to = *from;
-    }
-    u64::from_ne_bytes(first)
+    const ONES: u64 = u64::MAX / 0xff;
+    let first = name.first_chunk().copied().unwrap_or_else(|| {
+        let mut first = [0; size_of::<u64>()];
+        first.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+        first
+    });
+    let bytes = u64::from_le_bytes(first);
+    // The highest bit of each byte that is zero, and perhaps of some behind the first of these.
+    let ends = bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
+    let before = if ends == 0 { u64::MAX } else { (1 << (ends.trailing_zeros() & !7)) - 1 };
+    bytes & before
 }
 
 /// Where each type starts. A type takes 12 bytes at least, so this is at most a third as large as what it

@@ -1,25 +1,30 @@
 //! The maps of counters, read whole.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Pod,
     maps::{self, Array, ArrayOfMaps, Map, MapData, PerCpuArray},
 };
-use aya_obj::generated::bpf_map_type::{self, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_HASH};
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_HASH};
 use dropwatch_common::{
     DropKey,
     cache::Cache,
     chain::Chain,
-    kind,
-    row::{KeyWords, RowKey, known},
+    kind, names,
+    row::{GENERATIONS, KeyWords, RowKey, known},
 };
 use hashbrown::HashMap;
 
 use crate::{
     model::{references::References, snapshot::Counts},
-    probe::{buckets::Buckets, references::Chains},
+    probe::{
+        buckets::Buckets,
+        loader::Shared,
+        new_map::{self, definition},
+        references::Chains,
+    },
     sys::BatchReader,
 };
 
@@ -157,7 +162,7 @@ impl Room {
 }
 
 /// Counters, and what their keys refer to.
-struct Generation {
+pub struct Generation {
     number: u32,
     counters: CountMap<u64>,
     /// How many rows there were at the last reading.
@@ -165,19 +170,45 @@ struct Generation {
     chains: Option<maps::HashMap<MapData, u64, Chain>>,
 }
 
+/// What the maps of all generations are in, which programs refer to.
+pub struct Generations {
+    /// Of rows.
+    counters: ArrayOfMaps<MapData, MapData>,
+    /// Of call chains, if rows are counted by them.
+    chains: Option<ArrayOfMaps<MapData, MapData>>,
+}
+
+impl Generations {
+    /// Without any yet; and what a program that counts in them is to share.
+    pub fn new(words: KeyWords, has_chains: bool) -> Result<(Self, Shared)> {
+        let mut shared = Shared::new();
+        let mut array = |name, like: &aya_obj::Map| {
+            let made = new_map::create_array(name, GENERATIONS, like)?;
+            shared.push((name, Arc::new(made.try_clone()?)));
+            anyhow::Ok(ArrayOfMaps::try_from(Map::ArrayOfMaps(MapData::from_fd(made)?))?)
+        };
+        let counters = array(names::ROWS, &rows_of(words, 1))?;
+        let chains = has_chains.then(|| array(names::CHAINS, &chains_of(1))).transpose()?;
+        Ok((Self { counters, chains }, shared))
+    }
+
+    /// Makes room for the first one.
+    ///
+    /// When a map is put into an array of maps, the kernel waits for all running programs, which takes as long as loading one.
+    pub fn begin(&mut self, room: Room, words: KeyWords) -> Result<Generation> {
+        Generation::install(0, &mut self.counters, self.chains.as_mut(), (room, words))
+    }
+}
+
 impl Rows {
-    /// Makes room for rows, and has the probe count there.
+    /// What the probe counts in: the number of the generation is zero.
     pub fn new(
-        rows: Map,
+        Generations { counters, chains }: Generations,
+        generation: Generation,
         buckets: Option<Buckets>,
-        chains: Option<Map>,
         current: Map,
         (room, words): (Room, KeyWords),
     ) -> Result<Self> {
-        let mut counters = ArrayOfMaps::try_from(rows)?;
-        let mut chains = chains.map(ArrayOfMaps::try_from).transpose()?;
-        // The number in the array is zero.
-        let generation = Generation::install(0, &mut counters, chains.as_mut(), (room, words))?;
         let (current, references) = (Array::try_from(current)?, Chains::default());
         Ok(Self { counters, chains, current, generation, references, room, words, buckets })
     }
@@ -227,13 +258,13 @@ impl Generation {
     ) -> Result<Self> {
         let chains = match chains {
             Some(outer) => {
-                let chains = create::<Chain>("chains", BPF_MAP_TYPE_HASH, 1, room.chains)?;
+                let chains = MapData::from_fd(new_map::create("chains", &chains_of(room.chains))?)?;
                 outer.set(number, &chains, 0)?;
                 Some(maps::HashMap::try_from(Map::HashMap(chains))?)
             }
             None => None,
         };
-        let counters = create::<u64>("rows", BPF_MAP_TYPE_PERCPU_HASH, words.count(), room.rows)?;
+        let counters = MapData::from_fd(new_map::create("rows", &rows_of(words, room.rows))?)?;
         rows.set(number, &counters, 0)?;
         let counters = CountMap::new(Map::PerCpuHashMap(counters), words.count())?;
         Ok(Self { number, counters, rows: 0, chains })
@@ -270,11 +301,19 @@ impl Generation {
     }
 }
 
-/// A map whose keys are so many words.
-fn create<V>(name: &str, kind: bpf_map_type, key: usize, entries: u32) -> Result<MapData> {
-    let (key, value) = (u32::try_from(key * 8)?, u32::try_from(size_of::<V>())?);
-    let map = aya_obj::Map::new_from_params(kind as u32, key, value, entries, 0);
-    Ok(MapData::create(map, name, None)?)
+/// A map of counters by location, reason and kind.
+pub fn drops_of(entries: u32) -> aya_obj::Map {
+    definition(BPF_MAP_TYPE_PERCPU_HASH, size_of::<DropKey>(), size_of::<u64>(), entries)
+}
+
+/// A map of counters by these words of a key.
+fn rows_of(words: KeyWords, entries: u32) -> aya_obj::Map {
+    definition(BPF_MAP_TYPE_PERCPU_HASH, words.count() * size_of::<u64>(), size_of::<u64>(), entries)
+}
+
+/// A map of call chains by number.
+fn chains_of(entries: u32) -> aya_obj::Map {
+    definition(BPF_MAP_TYPE_HASH, size_of::<u64>(), size_of::<Chain>(), entries)
 }
 
 #[cfg(test)]

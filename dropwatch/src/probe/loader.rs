@@ -24,12 +24,12 @@ use aya_obj::{
     },
 };
 use dropwatch_common::names;
-use nix::{
-    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
-    unistd::{SysconfVar, sysconf},
-};
+use nix::unistd::{SysconfVar, sysconf};
 
-use crate::sys::{self, Ends, NewProgram, ProgramKind};
+use crate::{
+    probe::new_map::with_memory,
+    sys::{self, Ends, NewProgram, ProgramKind},
+};
 
 /// The BPF object: the committed one, or the one `DROPWATCH_BPF_OBJECT` named when this was built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_BPF_OBJECT"));
@@ -50,12 +50,15 @@ pub(crate) struct Loader {
     sizes: HashMap<&'static str, u32>,
     /// Bytes of a value.
     values: HashMap<&'static str, u32>,
-    /// Bytes of a key of the maps in an array of maps.
-    inner_keys: HashMap<&'static str, u32>,
     shared: HashMap<&'static str, Arc<OwnedFd>>,
     /// What decides which drops pass.
     filter: Option<Vec<bpf_insn>>,
+    /// The kernel's function that makes pointers of addresses, if it is used.
+    cast: Option<u32>,
 }
+
+/// Maps that programs share, by name.
+pub(crate) type Shared = Vec<(&'static str, Arc<OwnedFd>)>;
 
 /// How a program gets the tracepoint's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,14 +75,6 @@ pub(crate) enum Arguments {
     Functions(Ends),
     /// The same at both ends of functions. The kernel's function that says at which has this number.
     Session(u32),
-}
-
-/// Programs that are about to be loaded, and their maps.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    maps: HashMap<String, Map>,
-    program: Linked,
-    others: Vec<(&'static str, Linked)>,
 }
 
 /// A program with its maps in place.
@@ -121,9 +116,9 @@ impl Loader {
             constants: HashMap::new(),
             sizes: HashMap::new(),
             values: HashMap::new(),
-            inner_keys: HashMap::new(),
             shared: HashMap::new(),
             filter: None,
+            cast: None,
         }
     }
 
@@ -139,6 +134,12 @@ impl Loader {
         self
     }
 
+    /// Has addresses made into pointers by the kernel's function of this number, if there is one.
+    pub fn cast(mut self, number: Option<u32>) -> Self {
+        self.cast = number;
+        self.constant(names::CASTS, u8::from(number.is_some()))
+    }
+
     /// Gives a map its number of entries, in bytes for a ring buffer.
     pub fn max_entries(mut self, map: &'static str, entries: u32) -> Self {
         self.sizes.insert(map, entries);
@@ -148,12 +149,6 @@ impl Loader {
     /// Gives the values of a map a size, in words.
     pub fn value_words(mut self, map: &'static str, words: usize) -> Self {
         self.values.insert(map, bytes(words));
-        self
-    }
-
-    /// Gives the keys of the maps in an array of maps a size, in words.
-    pub fn inner_key_words(mut self, map: &'static str, words: usize) -> Self {
-        self.inner_keys.insert(map, bytes(words));
         self
     }
 
@@ -181,19 +176,6 @@ impl Loader {
         arguments: Arguments,
         others: &[(&'static str, Arguments)],
     ) -> Result<Loaded> {
-        self.prepare(program, arguments, others)?.load()
-    }
-
-    /// Makes the maps, so that there is something in them by the time that the programs are loaded.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn prepare(
-        &self,
-        program: &str,
-        arguments: Arguments,
-        others: &[(&'static str, Arguments)],
-    ) -> Result<Prepared> {
         let mut object = Object::parse(self.object).context("cannot read the BPF object")?;
         let constants = self.constants.iter().map(|(&name, value)| (name, (&value[..], true)));
         object.patch_map_data(constants.collect()).context("cannot fill in the BPF object")?;
@@ -204,6 +186,8 @@ impl Loader {
         for (&name, &bytes) in &self.values {
             object.maps.get_mut(name).with_context(|| missing(name))?.set_value_size(bytes);
         }
+        // Only what is loaded is linked, which takes time for each.
+        object.programs.retain(|name, _| name == program || others.iter().any(|(other, _)| name == other));
         let definitions: Vec<_> = object.maps.drain().collect();
         if let Some(function) = &self.filter {
             replace(&mut object, names::DECIDE, of_filter(function, &definitions)?)?;
@@ -217,14 +201,19 @@ impl Loader {
         let mut maps = HashMap::new();
         let mut linked = |name: &str, arguments: Arguments| {
             let (license, mut instructions) = code(&object, name)?;
+            set_casts(&mut instructions, self.cast);
             self.make_maps(&definitions, &mut instructions, &mut maps)?;
             anyhow::Ok(Linked { name: name.to_owned(), license, instructions, arguments })
         };
         let program = linked(program, arguments)?;
         let others = others.iter().map(|&(name, arguments)| Ok((name, linked(name, arguments)?)));
-        let others = others.collect::<Result<_>>()?;
+        let others = others.collect::<Result<Vec<_>>>()?;
         let maps = maps.into_iter().map(|(name, fd)| Ok((name, Map::from_map_data(MapData::from_fd(fd)?)?)));
-        Ok(Prepared { maps: maps.collect::<Result<_>>()?, program, others })
+        let maps = maps.collect::<Result<_>>()?;
+        let loaded = Arc::new(program.load()?);
+        let others = others.iter().map(|(name, linked)| Ok((*name, linked.load()?)));
+        let others = others.collect::<Result<_>>()?;
+        Ok(Loaded { maps, program: loaded, arguments, others })
     }
 
     /// Makes the maps that instructions refer to by number, and puts their descriptors there.
@@ -246,7 +235,7 @@ impl Loader {
                 Entry::Vacant(place) => {
                     let made = match self.shared.get(&**name) {
                         Some(shared) => shared.try_clone(),
-                        None => make_map(name, definition, self.inner_keys.get(&**name).copied()),
+                        None => make_map(name, definition),
                     };
                     place.insert(made.map_err(|source| Refused::Map { name: name.clone(), source })?)
                 }
@@ -267,27 +256,6 @@ impl Arguments {
             Self::Functions(ends) => ProgramKind::Functions(ends),
             Self::Session(_) => ProgramKind::Functions(Ends::Both),
         }
-    }
-}
-
-impl Prepared {
-    /// One of the maps, once. It must be open until the programs are loaded.
-    ///
-    /// # Errors
-    /// There is none of that name.
-    pub fn take(&mut self, name: &str) -> Result<Map> {
-        self.maps.remove(name).with_context(|| missing(name))
-    }
-
-    /// Loads the programs.
-    ///
-    /// # Errors
-    /// A [`Refused`].
-    pub fn load(self) -> Result<Loaded> {
-        let program = Arc::new(self.program.load()?);
-        let others = self.others.iter().map(|(name, linked)| Ok((*name, linked.load()?)));
-        let others = others.collect::<Result<_>>()?;
-        Ok(Loaded { maps: self.maps, program, arguments: self.program.arguments, others })
     }
 }
 
@@ -397,16 +365,35 @@ fn of_filter(function: &[bpf_insn], definitions: &[(String, aya_obj::Map)]) -> R
 /// A function that hands its arguments on to one of the kernel's own, which answers with a byte. aya-obj resolves no such
 /// calls.
 fn kernel_call(number: u32) -> [bpf_insn; 3] {
-    const CALL: u8 = 0x85;
     const AND: u8 = 0x57;
     const EXIT: u8 = 0x95;
+    [call(number), on_result(AND, 0xff), on_result(EXIT, 0)]
+}
+
+/// A call of one of the kernel's own functions.
+fn call(number: u32) -> bpf_insn {
     /// Where the kernel's own are meant.
     const OF_KERNEL: u8 = 2;
-    let instruction = |code, from, imm| {
-        let registers = bpf_insn::new_bitfield_1(0, from);
-        bpf_insn { code, _bitfield_align_1: [], _bitfield_1: registers, off: 0, imm }
-    };
-    [instruction(CALL, OF_KERNEL, number.cast_signed()), instruction(AND, 0, 0xff), instruction(EXIT, 0, 0)]
+    let registers = bpf_insn::new_bitfield_1(0, OF_KERNEL);
+    bpf_insn { _bitfield_1: registers, ..on_result(CALL, number.cast_signed()) }
+}
+
+/// What calls a function: a helper, if nothing else is said.
+const CALL: u8 = 0x85;
+
+/// An instruction on the register of results.
+fn on_result(code: u8, imm: i32) -> bpf_insn {
+    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm }
+}
+
+/// Puts the calls of the kernel's function there that makes pointers of addresses; without it, a zero: no kernel takes an
+/// unknown call, even where it is never made.
+fn set_casts(instructions: &mut [bpf_insn], number: Option<u32>) {
+    const MOVE: u8 = 0xb7;
+    let is_cast = |insn: &&mut bpf_insn| insn.code == CALL && insn.src_reg() == 0 && insn.imm == names::CAST;
+    for instruction in instructions.iter_mut().filter(is_cast) {
+        *instruction = number.map_or(on_result(MOVE, 0), call);
+    }
 }
 
 /// The licence and the instructions of a program.
@@ -423,15 +410,14 @@ fn refers_to_map(instruction: bpf_insn) -> bool {
         && matches!(u32::from(instruction.src_reg()), BPF_PSEUDO_MAP_FD | BPF_PSEUDO_MAP_VALUE)
 }
 
-fn make_map(name: &str, definition: &aya_obj::Map, inner_key: Option<u32>) -> io::Result<OwnedFd> {
+fn make_map(name: &str, definition: &aya_obj::Map) -> io::Result<OwnedFd> {
     let mut definition = definition.clone();
     if definition.map_type() == BPF_MAP_TYPE_RINGBUF as u32 {
         let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| size.try_into().ok()).unwrap_or(0);
         definition.set_max_entries(definition.max_entries().max(page));
     }
     // The inner map is like it: the kernel requires an example.
-    let inner =
-        definition.inner().map(|inner| make_map(name, &with_key(&inner, inner_key), None)).transpose()?;
+    let inner = definition.inner().map(|inner| make_map(name, &inner)).transpose()?;
     let map = with_memory(|| sys::create_map(name, &definition, inner.as_ref().map(OwnedFd::as_fd)))?;
     if !definition.data().is_empty() {
         sys::fill_map(map.as_fd(), &definition)?;
@@ -440,12 +426,6 @@ fn make_map(name: &str, definition: &aya_obj::Map, inner_key: Option<u32>) -> io
         sys::freeze_map(map.as_fd())?;
     }
     Ok(map)
-}
-
-/// A map like this one with keys of another size, if there is to be one.
-fn with_key(map: &aya_obj::Map, bytes: Option<u32>) -> aya_obj::Map {
-    let key = bytes.unwrap_or(map.key_size());
-    aya_obj::Map::new_from_params(map.map_type(), key, map.value_size(), map.max_entries(), map.map_flags())
 }
 
 fn bytes(words: usize) -> u32 {
@@ -474,20 +454,6 @@ fn verdict(program: &NewProgram<'_>) -> String {
     let lines: Vec<_> = text.lines().collect();
     let last = lines.len().saturating_sub(VERIFIER_LINES);
     lines[last..].iter().flat_map(|line| ["\n    ", line]).collect()
-}
-
-/// Makes a system call that needs memory, and retries it without the limit that kernels before 5.11 have for
-/// it: they take what is beyond it for a lack of privilege.
-fn with_memory<T>(ask: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    match ask() {
-        Err(error)
-            if error.raw_os_error() == Some(libc::EPERM)
-                && setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok() =>
-        {
-            ask()
-        }
-        asked => asked,
-    }
 }
 
 #[cfg(test)]
@@ -531,6 +497,27 @@ mod tests {
         }
         assert!(names_of(names::COUNT_SOCKET_ROW).contains(names::SOCKETS));
         assert!(names_of(names::TRACE_DROP).contains(names::RING));
+    }
+
+    /// A call with a number of our own must not get to any kernel.
+    #[test]
+    fn addresses_become_pointers_where_the_kernel_does_that() {
+        let mut object = Object::parse(OBJECT).expect("the object");
+        let definitions: Vec<_> = object.maps.drain().collect();
+        link(&mut object, &definitions).expect("a linked object");
+        let (_, original) = code(&object, names::COUNT_ROW).expect("the program");
+        let calls = |code: &[bpf_insn], from, number| {
+            let is_call =
+                |insn: &&bpf_insn| insn.code == CALL && (insn.src_reg(), insn.imm) == (from, number);
+            code.iter().filter(is_call).count()
+        };
+        let casts = calls(&original, 0, names::CAST);
+        assert!(casts > 0, "nothing is read that way");
+        for (number, expected) in [(None, 0), (Some(4711), casts)] {
+            let mut code = original.clone();
+            set_casts(&mut code, number);
+            assert_eq!((calls(&code, 0, names::CAST), calls(&code, 2, 4711)), (0, expected));
+        }
     }
 
     /// The function that is put in place of `decide` has the rest, of which the kernel rounds each part up.

@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod lister;
 mod loader;
 pub mod namespace_cookie;
+mod new_map;
 pub mod offsets;
 pub mod open_sockets;
 pub mod references;

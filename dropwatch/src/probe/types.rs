@@ -1,5 +1,7 @@
 //! What the running kernel's type information says, for programs that are about to be loaded.
 
+use std::fs;
+
 use anyhow::{Context as _, Result};
 use dropwatch_common::probe::KindReasons;
 
@@ -7,6 +9,9 @@ use crate::{
     kernel::btf::{Btf, KernelBtf},
     probe::offsets::{KernelLayout, Missing, kind_reasons},
 };
+
+/// Whether programs are compiled: not where it is 0.
+const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 
 /// What the running kernel says about itself, for programs that read its structures.
 pub(crate) struct KernelTypes<T> {
@@ -18,6 +23,8 @@ pub(crate) struct KernelTypes<T> {
     pub kind_reasons: KindReasons,
     /// Whether a drop can interrupt the counting of another.
     pub nested: bool,
+    /// The number of the function that makes pointers of any addresses.
+    pub cast: Option<u32>,
 }
 
 impl<T> KernelTypes<T> {
@@ -37,7 +44,13 @@ impl<T> KernelTypes<T> {
     }
 
     fn with(btf: &Btf<'_>, layout: KernelLayout, more: T) -> Self {
-        Self { layout, more, kind_reasons: kind_reasons(btf), nested: !guards_recursion(btf.bytes()) }
+        Self {
+            layout,
+            more,
+            kind_reasons: kind_reasons(btf),
+            nested: !guards_recursion(btf.bytes()),
+            cast: cast(btf),
+        }
     }
 }
 
@@ -47,6 +60,17 @@ impl KernelTypes<()> {
         let btf = kernel.get()?;
         Ok(Self::with(btf, KernelLayout::of_packets(btf)?, ()))
     }
+}
+
+/// The kernel's function that makes a pointer of any address, through which loads cannot fault: since Linux 6.17, which says so.
+///
+/// No kernel calls its own functions from programs that it interprets.
+fn cast(btf: &Btf<'_>) -> Option<u32> {
+    const OFF: &str = "0";
+    let takes_any =
+        btf.enum_values("bpf_features")?.iter().any(|(name, _)| *name == "BPF_FEAT_RDONLY_CAST_TO_VOID");
+    let is_interpreted = fs::read_to_string(JIT).is_ok_and(|mode| mode.trim() == OFF);
+    if takes_any && !is_interpreted { btf.function("bpf_rdonly_cast") } else { None }
 }
 
 /// Whether a drop can interrupt the counting of another.

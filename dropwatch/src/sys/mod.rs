@@ -27,4 +27,4 @@ pub use memory::trim_memory;
 pub use perf::SymbolEvents;
 #[cfg(test)]
 pub use sockets::socket_netns_cookie;
-pub use sockets::{ethtool, netlink_is_strict, xfrm_socket};
+pub use sockets::{Ethtool, netlink_is_strict, xfrm_socket};

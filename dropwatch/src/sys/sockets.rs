@@ -6,6 +6,8 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+use super::mapped::Room;
+
 /// A netlink socket for `IPsec`, which `nix` does not know.
 ///
 /// # Errors
@@ -55,23 +57,43 @@ pub fn socket_netns_cookie(socket: BorrowedFd<'_>) -> Option<u64> {
     (result == 0).then_some(cookie)
 }
 
-/// A command of ethtool for an interface of the socket's namespace: what the kernel leaves where the request was.
-///
-/// # Errors
-/// Whatever the kernel answers, `ENODEV` for an interface that has gone.
-pub fn ethtool(socket: BorrowedFd<'_>, interface: &[u8], request: &[u32]) -> io::Result<Vec<u32>> {
+/// Commands of ethtool for the interfaces of a socket's namespace.
+#[derive(Debug)]
+pub struct Ethtool<'a> {
+    socket: BorrowedFd<'a>,
+    answer: Room,
+}
+
+impl<'a> Ethtool<'a> {
     /// The words of the longest answer: twice as many names as any driver has.
     const ROOM: usize = 1 << 20;
-    let mut answer = vec![0; ROOM.max(request.len())];
-    answer[..request.len()].copy_from_slice(request);
-    // SAFETY: a structure of plain integers and a union of such.
-    let mut arguments: libc::ifreq = unsafe { std::mem::zeroed() };
-    // The last byte stays the zero that ends the name.
-    for (to, from) in arguments.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(interface) {
-        *to = c_char::from_ne_bytes([*from]);
+
+    /// No command yet.
+    ///
+    /// # Errors
+    /// There is no room for answers.
+    pub fn new(socket: BorrowedFd<'a>) -> io::Result<Self> {
+        Ok(Self { socket, answer: Room::new(Self::ROOM)? })
     }
-    arguments.ifr_ifru.ifru_data = answer.as_mut_ptr().cast();
-    // SAFETY: the arguments outlive the call, and what they point to has room for any answer.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut arguments) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+
+    /// What the kernel leaves where the request was. What it does not write is of earlier answers.
+    ///
+    /// # Errors
+    /// Whatever the kernel answers, `ENODEV` for an interface that has gone; `InvalidInput` for a request that is longer than
+    /// any.
+    pub fn ask(&mut self, interface: &[u8], request: &[u32]) -> io::Result<&[u32]> {
+        let answer = self.answer.words();
+        let place = answer.get_mut(..request.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        place.copy_from_slice(request);
+        // SAFETY: a structure of plain integers and a union of such.
+        let mut arguments: libc::ifreq = unsafe { std::mem::zeroed() };
+        // The last byte stays the zero that ends the name.
+        for (to, from) in arguments.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(interface) {
+            *to = c_char::from_ne_bytes([*from]);
+        }
+        arguments.ifr_ifru.ifru_data = answer.as_mut_ptr().cast();
+        // SAFETY: the arguments outlive the call, and what they point to has room for any answer.
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut arguments) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+    }
 }

@@ -1,9 +1,9 @@
 //! What drivers count by names of their own, as `ethtool -S` shows it.
 
-use std::{io, os::fd::AsFd};
+use std::io;
 
 use super::numbers::Numbers;
-use crate::{model::foreign::Foreign, sys};
+use crate::{model::foreign::Foreign, sys::Ethtool};
 
 /// More than any driver has.
 const MOST: usize = 1 << 16;
@@ -16,16 +16,16 @@ const GSTRINGS: u32 = 0x1b;
 const GSTATS: u32 = 0x1d;
 const GSSET_INFO: u32 = 0x37;
 
-/// The losses that a driver counts for an interface of the socket's namespace, by its own names.
+/// The losses that a driver counts for an interface, by its own names.
 ///
 /// # Errors
 /// The interface has gone, or its driver counts nothing.
-pub fn read(socket: &impl AsFd, interface: &Foreign) -> io::Result<Numbers> {
-    let count = how_many(socket, interface)?;
+pub fn read(ethtool: &mut Ethtool<'_>, interface: &Foreign) -> io::Result<Numbers> {
+    let count = how_many(ethtool, interface)?;
     if count == 0 {
         return Ok(Numbers::new());
     }
-    let (names, values) = (names(socket, interface, count)?, values(socket, interface, count)?);
+    let (names, values) = (names(ethtool, interface, count)?, values(ethtool, interface, count)?);
     let names = names.as_chunks::<NAME>().0.iter().map(|name| crate::evidence::netlink::text(name));
     let losses = names.zip(values).filter(|(name, _)| is_loss(name));
     // A driver may give two the same name.
@@ -57,24 +57,24 @@ fn is_loss(name: &[u8]) -> bool {
     LOSSES.iter().any(|word| name.contains(word)) && !OTHERS.iter().any(|word| name.contains(word))
 }
 
-fn how_many(socket: &impl AsFd, interface: &Foreign) -> io::Result<usize> {
+fn how_many(ethtool: &mut Ethtool<'_>, interface: &Foreign) -> io::Result<usize> {
     // The command, a word that is not used, the requested sets as bits of two words, and the size of the one.
     let bits = (1_u64 << STATISTICS).to_ne_bytes();
     let [first, second] = [0, 4].map(|at| crate::evidence::netlink::u32_at(&bits, at).unwrap_or(0));
-    let answer = sys::ethtool(socket.as_fd(), interface.bytes(), &[GSSET_INFO, 0, first, second, 0])?;
+    let answer = ethtool.ask(interface.bytes(), &[GSSET_INFO, 0, first, second, 0])?;
     // The bit is cleared where there is no such set.
     let count = if in_order(answer[2], answer[3]) == 0 { 0 } else { answer[4] as usize };
     if count > MOST { Err(io::ErrorKind::InvalidData.into()) } else { Ok(count) }
 }
 
-fn names(socket: &impl AsFd, interface: &Foreign, count: usize) -> io::Result<Vec<u8>> {
-    let answer = sys::ethtool(socket.as_fd(), interface.bytes(), &[GSTRINGS, STATISTICS, as_word(count)])?;
+fn names(ethtool: &mut Ethtool<'_>, interface: &Foreign, count: usize) -> io::Result<Vec<u8>> {
+    let answer = ethtool.ask(interface.bytes(), &[GSTRINGS, STATISTICS, as_word(count)])?;
     let found = (answer[2] as usize).min(count);
     Ok(answer[3..][..found * NAME / 4].iter().flat_map(|word| word.to_ne_bytes()).collect())
 }
 
-fn values(socket: &impl AsFd, interface: &Foreign, count: usize) -> io::Result<Vec<u64>> {
-    let answer = sys::ethtool(socket.as_fd(), interface.bytes(), &[GSTATS, as_word(count)])?;
+fn values(ethtool: &mut Ethtool<'_>, interface: &Foreign, count: usize) -> io::Result<Vec<u64>> {
+    let answer = ethtool.ask(interface.bytes(), &[GSTATS, as_word(count)])?;
     let found = (answer[1] as usize).min(count);
     let words = answer[2..][..found * 2].as_chunks::<2>().0;
     Ok(words.iter().map(|&[first, second]| in_order(first, second)).collect())
@@ -94,6 +94,8 @@ fn as_word(count: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     #[test]
@@ -117,6 +119,7 @@ mod tests {
     #[test]
     fn an_interface_that_is_not_there_is_an_error() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        assert!(read(&socket, &"no-such-device".into()).is_err());
+        let mut ethtool = Ethtool::new(socket.as_fd()).expect("room");
+        assert!(read(&mut ethtool, &"no-such-device".into()).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! One look at all that a namespace counts.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fs, os::fd::AsFd as _, path::Path};
 
 use nix::sys::socket::SockProtocol;
 
@@ -12,11 +12,14 @@ use super::{
     read::Files,
     sockets::{self, Listening, Lossy},
 };
-use crate::evidence::{
-    budget::Budget,
-    netlink::Netlink,
-    places::Inside,
-    qdiscs::{self, Hidden},
+use crate::{
+    evidence::{
+        budget::Budget,
+        netlink::Netlink,
+        places::Inside,
+        qdiscs::{self, Hidden},
+    },
+    sys::Ethtool,
 };
 
 /// The counter of connection requests that listening sockets lost.
@@ -120,6 +123,7 @@ impl Look<'_> {
     }
 
     fn interfaces(&self, netlink: &Netlink, found: &mut Found) -> Option<()> {
+        let mut ethtool = Ethtool::new(netlink.as_fd()).ok()?;
         for link in &found.links {
             let name = || (link.index, link.name.clone());
             let (index, of) = name();
@@ -129,7 +133,7 @@ impl Look<'_> {
             let wanted = self.is_first || link.is_card() || link.has_xdp;
             if wanted && !self.counts_nothing(&driver) && !self.budget.is_spent() {
                 // Most have no such numbers.
-                found.numbers.insert(driver, ethtool::read(netlink, &link.name).unwrap_or_default());
+                found.numbers.insert(driver, ethtool::read(&mut ethtool, &link.name).unwrap_or_default());
             }
         }
         for dropped in qdiscs::read(netlink, Hidden::LeftOut).ok()? {

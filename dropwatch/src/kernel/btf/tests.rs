@@ -380,6 +380,17 @@ fn the_running_kernel_answers() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
+    /// Bytes next to zero, to 0x80 and to 0xff are where words could carry.
+    #[test]
+    fn names_begin_alike_up_to_their_end(
+        name in vec(prop_oneof![Just(0_u8), Just(1), Just(0x7f), Just(0x80), Just(0x81), Just(0xff), any::<u8>()], 0..12),
+    ) {
+        let mut expected = [0; 8];
+        let bytes = name.iter().take_while(|byte| **byte != 0);
+        expected.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        prop_assert_eq!(beginning(&name), u64::from_le_bytes(expected));
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..2048)) {
         if let Ok(btf) = Btf::parse(&bytes) {

@@ -24,9 +24,10 @@ use crate::{
     model::{aggregate::merge, keys::Key, references::References, sample::Sample, snapshot::Snapshot},
     probe::{
         buckets::{Buckets, Shape},
-        counters::{Counters, Drops, Reading, Room, Rows, cpus},
+        counters::{Counters, Drops, Generations, Reading, Room, Rows, cpus, drops_of},
         ledger::Losses,
-        loader::{Arguments, Loaded, Loader, Prepared, Refused},
+        loader::{Arguments, Loaded, Loader, Refused, Shared},
+        new_map,
         offsets::{socket_offsets, trace_offsets},
         open_sockets::{SocketLister, SocketWatch},
         sockets::Sockets,
@@ -92,6 +93,12 @@ impl ProbeConfig {
         Ok(Shape { words, cpus, count })
     }
 
+    /// What is counted of plain packets, which are told from others unless user space decides.
+    fn plain_keys(&self) -> PlainKeys {
+        let has_cases = self.filter.as_ref().is_some_and(|filter| filter.cases.count > 0);
+        if has_cases { PlainKeys::default() } else { PlainKeys::of(self.keys(), self.gathered()) }
+    }
+
     fn gathered(&self) -> u32 {
         let filter = self.filter.as_ref().map_or(0, KernelFilter::gathered);
         let names = if self.interfaces.is_empty() { 0 } else { gather::IFACE_NAMES };
@@ -114,7 +121,7 @@ pub struct Probe {
     filter_maps: Option<FilterMaps>,
     trampolines: Option<TrampolineMap>,
     /// The same, for another probe that decides alike and takes the same places for those of drops.
-    shared: Vec<(&'static str, Arc<OwnedFd>)>,
+    shared: Shared,
     undecided: Undecided,
     program: Arc<OwnedFd>,
     /// What keeps the program attached.
@@ -165,12 +172,14 @@ impl Probe {
     }
 
     fn attach_kinds(config: &ProbeConfig, kernel: &KernelBtf) -> Result<Self> {
-        let types = KernelTypes::of_packets(kernel)?;
+        let make_counts = || Ok(new_map::create(names::COUNTS, &drops_of(config.max_rows))?);
+        let (types, counts) = beside(make_counts, || KernelTypes::of_packets(kernel))?;
         let (nested, has_reason) = (types.nested, types.layout.has_reason());
         log::debug!("drops can nest on this kernel: {nested}");
         let loaded = plain_loader(config, nested, has_reason)
             .constant(names::OFFSETS, types.layout.offsets)
             .constant(names::KIND_REASONS, types.kind_reasons)
+            .share(names::COUNTS, Arc::new(counts))
             .load(names::COUNT_KIND, Arguments::Typed(types.layout.tracepoint.type_id))?;
         Self::with_drops(config, loaded, has_reason, true)
     }
@@ -204,52 +213,25 @@ impl Probe {
 
     /// The program reads structures of the kernel, where its type information says they are.
     fn attach_typed(config: &ProbeConfig, kernel: &KernelBtf) -> Result<Self> {
-        let types = KernelTypes::read(kernel, "a key or a filter beyond location and reason", trace_offsets)?;
-        log::debug!("drops can nest on this kernel: {}", types.nested);
-        let (keys, filter) = (config.keys(), config.filter.as_ref());
-        let names = interface_names(filter, &config.interfaces);
-        let shape = config.shape(types.nested)?;
-        let mut object = typed_loader(&types, filter, config.gathered())?
-            .max_entries(names::INTERFACES, room(&names))
-            .constant(names::TRACE_OFFSETS, types.more)
-            .constant(names::KEYS, keys)
-            .constant(names::KEY_WORDS, shape.words.0)
-            .constant(names::KEY_LENGTH, u32::try_from(shape.words.count())?)
-            .constant(names::PLAIN, if filter.is_none() { PlainKeys::of(keys) } else { PlainKeys::default() })
-            .constant(names::BUCKET_COUNT, shape.count)
-            .inner_key_words(names::ROWS, shape.words.count())
-            .value_words(names::BUCKETS, shape.size())
-            .max_entries(names::BUCKETS, shape.entries()?.max(1));
-        let (mut program, mut lister) = (names::COUNT_ROW, None);
-        if keys & keys::SOCKET != 0 {
-            let btf = kernel.get()?;
-            let offsets = socket_offsets(btf)?;
-            object =
-                object.constant(names::SOCKET_OFFSETS, offsets).max_entries(names::SOCKETS, config.max_rows);
-            (program, lister) = (names::COUNT_SOCKET_ROW, Some(SocketLister::load(btf, offsets)?));
-        }
-        let type_id = types.layout.tracepoint.type_id;
-        let mut prepared = object.prepare(program, Arguments::Typed(type_id), &[])?;
-        let chains = (keys & keys::STACK != 0).then(|| prepared.take(names::CHAINS)).transpose()?;
-        let buckets = prepared.take(names::BUCKETS)?;
-        let (rows, current) = (prepared.take(names::ROWS)?, prepared.take(names::GENERATION)?);
-        let room = (config.room(), shape.words);
-        let make_rows = || {
-            let buckets = (shape.count > 0).then(|| Buckets::new(&buckets, shape)).transpose()?;
-            Rows::new(rows, buckets, chains, current, room)
-        };
-        let (mut loaded, rows) = load_beside(prepared, make_rows)?;
+        let words = KeyWords::of(config.keys(), config.gathered());
+        let (mut generations, shared) = Generations::new(words, config.keys() & keys::STACK != 0)?;
+        let begin = || generations.begin(config.room(), words);
+        let (typed, generation) = beside(begin, || Typed::load(config, kernel, shared))?;
+        let Typed { mut loaded, buckets, lister, has_reason, has_sock } = typed;
+        let current = loaded.take(names::GENERATION)?;
+        let rows = Rows::new(generations, generation, buckets, current, (config.room(), words))?;
+        let filter = config.filter.as_ref();
         let shared = [names::RANGES, names::NAMESPACES, names::POSSIBLE].into_iter();
         let shared = shared.filter(|name| filter.is_some() && loaded.has(name));
         let shared = shared.map(|name| Ok((name, loaded.share(name)?))).collect::<Result<_>>()?;
-        tell_names(&mut loaded, &names)?;
+        tell_names(&mut loaded, &interface_names(filter, &config.interfaces))?;
         let more = More {
             shared,
             filter_maps: Some(filter_maps(&mut loaded, filter)?),
             sockets: lister.map(|lister| SocketSource::new(&mut loaded, lister)).transpose()?,
-            has_sock: types.layout.has_sock(),
+            has_sock,
         };
-        Self::new(config, loaded, Counters::Rows(Box::new(rows)), more, types.layout.has_reason())
+        Self::new(config, loaded, Counters::Rows(Box::new(rows)), more, has_reason)
     }
 
     /// Attaches what is loaded, and ready to count.
@@ -365,16 +347,62 @@ impl Filtered for Probe {
     }
 }
 
-/// Loads programs while something is made with their maps: the verifier takes a while, and so does the kernel until no
-/// program runs any more that could use what was in an array of maps before.
-fn load_beside<T: Send>(prepared: Prepared, work: impl FnOnce() -> Result<T> + Send) -> Result<(Loaded, T)> {
+/// A program with types that is loaded, and what belongs to it.
+struct Typed {
+    loaded: Loaded,
+    buckets: Option<Buckets>,
+    lister: Option<SocketLister>,
+    has_reason: bool,
+    has_sock: bool,
+}
+
+impl Typed {
+    fn load(config: &ProbeConfig, kernel: &KernelBtf, shared: Shared) -> Result<Self> {
+        let types = KernelTypes::read(kernel, "a key or a filter beyond location and reason", trace_offsets)?;
+        log::debug!("drops can nest on this kernel: {}", types.nested);
+        let (keys, filter) = (config.keys(), config.filter.as_ref());
+        let names = interface_names(filter, &config.interfaces);
+        let shape = config.shape(types.nested)?;
+        let mut object = typed_loader(&types, filter, config.gathered())?
+            .max_entries(names::INTERFACES, room(&names))
+            .constant(names::TRACE_OFFSETS, types.more)
+            .constant(names::KEYS, keys)
+            .constant(names::KEY_WORDS, shape.words.0)
+            .constant(names::KEY_LENGTH, u32::try_from(shape.words.count())?)
+            .constant(names::PLAIN, config.plain_keys())
+            .constant(names::BUCKET_COUNT, shape.count)
+            .value_words(names::BUCKETS, shape.size())
+            .max_entries(names::BUCKETS, shape.entries()?.max(1));
+        object = shared.into_iter().fold(object, |object, (map, fd)| object.share(map, fd));
+        let arguments = Arguments::Typed(types.layout.tracepoint.type_id);
+        let (mut loaded, lister) = if keys & keys::SOCKET == 0 {
+            (object.load(names::COUNT_ROW, arguments)?, None)
+        } else {
+            let btf = kernel.get()?;
+            let offsets = socket_offsets(btf)?;
+            object =
+                object.constant(names::SOCKET_OFFSETS, offsets).max_entries(names::SOCKETS, config.max_rows);
+            let load = || object.load(names::COUNT_SOCKET_ROW, arguments);
+            let (loaded, lister) = beside(|| SocketLister::load(btf, offsets), load)?;
+            (loaded, Some(lister))
+        };
+        let buckets = loaded.take(names::BUCKETS)?;
+        let buckets = (shape.count > 0).then(|| Buckets::new(&buckets, shape)).transpose()?;
+        let (has_reason, has_sock) = (types.layout.has_reason(), types.layout.has_sock());
+        Ok(Self { loaded, buckets, lister, has_reason, has_sock })
+    }
+}
+
+/// Loads a program while something else is made that belongs to it: the kernel takes its time for both.
+fn beside<M: Send, P>(
+    other: impl FnOnce() -> Result<M> + Send,
+    load: impl FnOnce() -> Result<P>,
+) -> Result<(P, M)> {
     thread::scope(|scope| {
-        let made = thread::Builder::new().name("maps".to_owned()).spawn_scoped(scope, work)?;
-        let loaded = prepared.load();
+        let made = thread::Builder::new().name("beside".to_owned()).spawn_scoped(scope, other)?;
+        let loaded = load();
         let made = made.join().unwrap_or_else(|panic| resume_unwind(panic));
-        // Its own error first: a map that it has given up is missing to the programs.
-        let made = made?;
-        Ok((loaded?, made))
+        Ok((loaded?, made?))
     })
 }
 
@@ -393,7 +421,7 @@ fn plain_loader(config: &ProbeConfig, nested: bool, has_reason: bool) -> Loader 
 #[derive(Default)]
 struct More {
     filter_maps: Option<FilterMaps>,
-    shared: Vec<(&'static str, Arc<OwnedFd>)>,
+    shared: Shared,
     sockets: Option<SocketSource>,
     has_sock: bool,
 }

@@ -99,7 +99,8 @@ pub(in crate::probe) fn typed_loader<T>(
         .constant(names::NESTED, u8::from(types.nested))
         .constant(names::OFFSETS, types.layout.offsets)
         .constant(names::KIND_REASONS, types.kind_reasons)
-        .constant(names::GATHER, gathered);
+        .constant(names::GATHER, gathered)
+        .cast(types.cast);
     let Some(filter) = filter else { return Ok(loader) };
     Ok(loader
         .constant(names::FILTERED, 1_u8)
