@@ -67,6 +67,19 @@ fn at(address: u64) -> Kernel {
     pointer
 }
 
+/// Eight bytes behind a pointer, as a single load: a header may lie at any address, and the compiler would load its bytes one by
+/// one, or demand that it is aligned.
+#[inline(always)]
+fn word<const OFFSET: usize>(pointer: Kernel) -> u64 {
+    let word;
+    // SAFETY: as for `load`.
+    unsafe {
+        asm!("{word} = *(u64 *)({pointer} + {offset})", word = out(reg) word, pointer = in(reg) pointer,
+            offset = const OFFSET, options(pure, readonly, nostack));
+    }
+    word
+}
+
 /// Whether it can be an address of the kernel: all of them have the sign bit set, on every layout of the address
 /// space.
 #[inline(always)]
@@ -426,8 +439,8 @@ pub fn ipv4_start(skb: Kernel, start: &mut MaybeUninit<Plain>) -> bool {
     if CASTS.load() == 0 {
         return read_into(start, network);
     }
-    let words = at(network);
-    start.write(Plain([load(words, 0), load(words, 8), load(words, 16)]));
+    let first = at(network);
+    start.write(Plain([word::<0>(first), word::<8>(first), word::<16>(first)]));
     true
 }
 
