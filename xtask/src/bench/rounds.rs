@@ -12,10 +12,10 @@ use super::{
 };
 
 /// What is timed in a round, in slices: about 20,000 drops.
-const TIMED: usize = 10;
+const TIMED: usize = 80;
 
 /// Slices before each round that are not timed: they bring what was attached just now into the caches.
-const WARM_UP: usize = 1;
+const WARM_UP: usize = 8;
 
 /// A part ends after so long however many rounds are left: on a busy machine they take longer.
 const LIMIT: Duration = Duration::from_secs(140);

@@ -26,9 +26,9 @@ use crate::command;
 /// Datagrams in one system call.
 const BATCH: usize = 64;
 
-/// Drops that are timed together: enough that the clock does not matter, and so few (about two milliseconds) that
+/// Drops that are timed together: enough that the clock does not matter, and so few (a quarter of a millisecond) that
 /// many slices are over before anything disturbs them.
-pub const SLICE: usize = 32 * BATCH;
+pub const SLICE: usize = 4 * BATCH;
 
 /// Where the datagrams would go: an address for documentation, to the discard port.
 const DESTINATION: &str = "192.0.2.2:9";
