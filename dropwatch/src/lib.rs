@@ -71,7 +71,7 @@ pub mod internals {
             symbols::{KallsymsSource, Symbols},
         },
         knowledge::ENTRIES,
-        model::protocols::ip_protocol,
+        model::{protocols::ip_protocol, services::Services},
         probe::dig::walk_of,
         session::namespaces::of_this_host,
         trace::{
@@ -85,7 +85,7 @@ pub mod internals {
     }
     #[cfg(feature = "fakes")]
     pub use crate::{
-        evidence::read_answer,
+        evidence::{read_answer, read_saved},
         fakes,
         serve::{answer as served, read_text as read_web_config},
     };

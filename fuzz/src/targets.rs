@@ -5,12 +5,13 @@ use std::{collections::HashSet, ffi::OsString, os::unix::ffi::OsStringExt as _, 
 use clap::Parser as _;
 use dropwatch::internals::{
     Bound, Btf, CheckConfig, Cli, Code, Command, Event, ExplainFormat, Filter, Finding, Frame, Function,
-    Host, Index, KernelBtf, Link, Machine, Page, Plan, Read, Reasons, Request, Rule, Running, Saved, Style,
-    Summary, TraceConfig, Tree, Wanted, WatchConfig, answer, can_be_laid_out, counters, fakes::Anything,
-    is_traceable, leads, of_this_host, read_answer, read_web_config, served, walk_of,
+    Host, Index, KernelBtf, Link, Machine, Page, Plan, Read, Reasons, Request, Rule, Running, Saved,
+    Services, Style, Summary, TraceConfig, Tree, Wanted, WatchConfig, answer, can_be_laid_out, counters,
+    fakes::Anything, is_traceable, leads, of_this_host, read_answer, read_saved, read_web_config, served,
+    walk_of,
 };
 use dropwatch_common::{
-    packet,
+    packet::{self, transport},
     program::{self, Facts, Input, Ranges},
 };
 
@@ -27,11 +28,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "explain", run: explain },
     Target { name: "filter", run: filter },
     Target { name: "http", run: http },
+    Target { name: "iptables", run: read_saved },
     Target { name: "kallsyms", run: kallsyms },
     Target { name: "modules", run: modules },
     Target { name: "netlink", run: read_answer },
     Target { name: "reasons_format", run: reasons_format },
     Target { name: "rules", run: check_rules },
+    Target { name: "services", run: services },
     Target { name: "system_map", run: system_map },
     Target { name: "trace", run: trace },
     Target { name: "walks", run: walks },
@@ -248,6 +251,18 @@ fn durations(bytes: &[u8]) {
     }
     let check = ["dropwatch", "check", "--settle"].map(OsString::from);
     validate(check.into_iter().chain([text]).chain(["--", "true"].map(OsString::from)));
+}
+
+/// The names of ports.
+fn services(bytes: &[u8]) {
+    let services = Services::parse(&String::from_utf8_lossy(bytes));
+    for name in services.names() {
+        assert!(matches!(services.port(name, transport::ANY), Some(Ok(_))), "{name} has a port");
+        for one in [transport::TCP, transport::UDP] {
+            let found = services.port(name, one).expect("it has a name");
+            assert!(found.is_err() || found.is_ok_and(|(_, transports)| transports == one), "{name}");
+        }
+    }
 }
 
 /// Files of `/proc/net` with counters.

@@ -82,6 +82,7 @@ macro_rules! targets {
 }
 
 targets! {
-    arguments btf code counters dig durations explain filter http kallsyms modules netlink reasons_format rules system_map
+    arguments btf code counters dig durations explain filter http iptables kallsyms modules netlink reasons_format rules services
+    system_map
     trace walks web_config
 }

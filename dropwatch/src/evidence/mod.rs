@@ -7,6 +7,10 @@ pub mod objects;
 pub mod places;
 mod qdiscs;
 
+/// Reads what may be the rules of iptables-legacy; for the fuzz targets.
+#[cfg(feature = "fakes")]
+pub use objects::read_saved;
+
 /// Reads what the kernel may answer, whole or a message of it, as everything that it may be about; for the fuzz targets.
 #[cfg(feature = "fakes")]
 pub fn read_answer(bytes: &[u8]) {

@@ -218,6 +218,10 @@ fn once(found: Vec<Evidence>) -> Vec<Evidence> {
     told
 }
 
+/// Reads what may be the rules of iptables-legacy.
+#[cfg(feature = "fakes")]
+pub use netfilter::read_saved;
+
 /// Reads a message as all kinds of objects.
 #[cfg(feature = "fakes")]
 pub(super) fn read_answer(message: &[u8]) {

@@ -170,7 +170,7 @@ impl Saved {
         let mut suspects = Vec::new();
         for (table, chains) in &self.tables {
             let Some(chain) = chains.get(&base) else { continue };
-            collect(table, chains, &base, matcher, &mut HashSet::new(), &mut suspects);
+            collect(table, chains, &base, matcher, &mut suspects);
             if let Some(packets) = chain.policy {
                 let key = (*table, base.clone(), String::new(), 0);
                 suspects.push(Suspect { key, verdict: "policy", packets });
@@ -181,28 +181,54 @@ impl Saved {
 }
 
 /// Adds the rules that drop in a chain and in those that it calls, each chain once.
+///
+/// Chains may call each other however deep, so that this must not.
 fn collect<'a>(
     table: &'static str,
     chains: &'a HashMap<String, Chain>,
-    name: &'a str,
+    base: &'a str,
     matcher: &Matcher,
-    seen: &mut HashSet<&'a str>,
     suspects: &mut Vec<Suspect>,
 ) {
-    let Some(chain) = chains.get(name).filter(|_| seen.insert(name)) else { return };
-    for rule in chain.rules.iter().filter(|rule| !matcher.contradicts(&rule.words)) {
+    let mut seen = HashSet::new();
+    let mut enter = |name: &'a str| {
+        let chain = chains.get(name).filter(|_| seen.insert(name))?;
+        Some((name, chain.rules.iter().filter(|rule| !matcher.contradicts(&rule.words))))
+    };
+    let mut open: Vec<_> = enter(base).into_iter().collect();
+    while let Some((name, rules)) = open.last_mut() {
+        let Some(rule) = rules.next() else {
+            open.pop();
+            continue;
+        };
         let verdict = match target(&rule.words) {
             Some("DROP") => "drop",
             Some("REJECT") => "reject",
             Some("NFQUEUE" | "QUEUE") => "queue",
             Some(other) => {
-                collect(table, chains, other, matcher, seen, suspects);
+                open.extend(enter(other));
                 continue;
             }
             None => continue,
         };
-        let key = (table, name.to_owned(), rule.text.clone(), rule.number);
+        let key = (table, (*name).to_owned(), rule.text.clone(), rule.number);
         suspects.push(Suspect { key, verdict, packets: rule.packets });
+    }
+}
+
+/// Reads what may be the rules of a table, and what of them may drop a packet.
+///
+/// # Panics
+/// One is found twice.
+#[cfg(feature = "fakes")]
+pub fn read_saved(bytes: &[u8]) {
+    let mut saved = Saved::default();
+    saved.add("filter", &String::from_utf8_lossy(bytes));
+    let (source, destination) = (Some([192, 0, 2, 1].into()), Some([198, 51, 100, 7].into()));
+    let matcher = Matcher { protocol: Some(17), source, destination, sport: Some(4711), dport: Some(53) };
+    let counters = saved.counters().count();
+    for hook in [Hook::Input, Hook::Forward, Hook::Output] {
+        assert!(saved.suspects(hook, &matcher).len() <= counters, "each rule once");
     }
 }
 
@@ -370,6 +396,18 @@ mod tests {
         let mut saved = Saved::default();
         saved.add("filter", &text);
         assert_eq!(saved.suspects(Hook::Input, &matcher(53)).len(), 1);
+    }
+
+    /// Whoever owns a namespace decides how many there are: more than a thread's stack has room for.
+    #[test]
+    fn chains_may_call_each_other_however_deep() {
+        const CHAINS: usize = 100_000;
+        let call = |level: usize| format!("[0:0] -A c{level} -j c{}\n", level + 1);
+        let calls: String = (0..CHAINS).map(call).collect();
+        let mut saved = Saved::default();
+        saved.add("filter", &format!("[0:0] -A INPUT -j c0\n{calls}[7:7] -A c{CHAINS} -j DROP\n"));
+        let suspects = saved.suspects(Hook::Input, &matcher(53));
+        assert_eq!(suspects.iter().map(|suspect| suspect.packets).collect::<Vec<_>>(), [7]);
     }
 
     #[test]

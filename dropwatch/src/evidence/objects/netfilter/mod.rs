@@ -26,6 +26,8 @@ use std::{
 
 use nix::net::if_::if_indextoname;
 
+#[cfg(feature = "fakes")]
+pub use self::legacy::read_saved;
 pub use self::programs::LISTING_RULES;
 use self::{
     decide::{Candidate, Counter, Decision},
