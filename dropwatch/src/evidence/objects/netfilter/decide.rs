@@ -182,7 +182,13 @@ impl Run<'_> {
         };
         // Whether the packet may have left this chain, and whether it certainly comes to the next rule.
         let (mut may_have_left, mut surely) = (false, true);
-        for rule in rules.iter().take(self.left) {
+        for rule in &*rules {
+            // Spent before it leads anywhere: a chain that returns early may be called any number of times.
+            let Some(left) = self.left.checked_sub(1) else {
+                self.decision.is_partial = true;
+                return Passes { may: true, surely: false };
+            };
+            self.left = left;
             let outcome = evaluate(rule, table, self.packet, self.ruleset);
             self.decision.is_partial |= outcome.is_strange;
             self.may_be_accepted |= outcome.is_strange;
@@ -209,8 +215,6 @@ impl Run<'_> {
                 }
             }
         }
-        self.decision.is_partial |= rules.len() > self.left;
-        self.left = self.left.saturating_sub(rules.len());
         Passes { may: true, surely }
     }
 

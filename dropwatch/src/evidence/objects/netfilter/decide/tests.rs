@@ -222,6 +222,25 @@ fn chains_that_jump_in_a_circle_end() {
     assert!(decision.is_partial);
 }
 
+/// Whoever owns a namespace can make more ways through its chains than can ever be walked, none of which comes to the end of a
+/// chain.
+#[test]
+fn ways_through_chains_are_walked_for_a_while() {
+    const NAMES: [&str; 12] = ["input", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let back = rule(9, &[Expression::Verdict(Verdict::Return)]);
+    let mut rules = Rules::default();
+    for pair in NAMES.windows(2) {
+        let mut chain = vec![rule(3, &[jump(pair[1])]); 50];
+        chain.push(back.clone());
+        rules.chains.insert(pair[0], chain);
+    }
+    rules.chains.insert("l", vec![back]);
+    let decision = decide(&[base("input", true)], &packet(), &mut rules);
+    assert!(decision.is_partial);
+    assert_eq!(decision.candidates.len(), 1, "the policy, which a packet may come to");
+    assert!(!decision.candidates[0].is_sure);
+}
+
 #[test]
 fn a_counter_before_the_last_match_counts_more_than_the_rule() {
     let before = rule(3, &[&[count(7)], &dport(6500)[..], &[DROP]].concat());
