@@ -515,6 +515,9 @@ impl Alone {
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut said).expect("its output");
         assert_eq!(said, "sent\n");
+        // Not the shell, by whose name the namespace would be called.
+        let name = format!("/proc/{}/comm", child.id());
+        eventually("sleep", || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n"));
         Self(child)
     }
 

@@ -87,11 +87,17 @@ impl System {
     }
 
     /// A command line in the system, in its source if that is there, with kernel file systems that end with it.
+    ///
+    /// The folder is the root of a mount namespace: to one that is only another root for its processes, the kernel refuses
+    /// user namespaces, and `ip netns exec` cannot change mounts.
     fn command(&self, line: &str) -> Command {
-        const INSIDE: &str = "mount --make-rprivate / && mount --rbind /proc \"$0/proc\" && mount --rbind /sys \"$0/sys\" && \
+        const INSIDE: &str = "mount --make-rprivate / && mount --bind \"$0\" \"$0\" && \
+            mount --rbind /proc \"$0/proc\" && mount --rbind /sys \"$0/sys\" && \
             mount --rbind /dev \"$0/dev\" && mount -t tmpfs run \"$0/run\" && \
             : >>\"$2\" && : >>\"$0$2\" && mount --bind \"$2\" \"$0$2\" && \
-            exec chroot \"$0\" sh -c \"cd /src 2>/dev/null || cd /; $1\"";
+            mkdir \"$0/run/before\" && cd \"$0\" && pivot_root . run/before && \
+            umount -l /run/before && rmdir /run/before && \
+            exec sh -c \"cd /src 2>/dev/null || cd /; $1\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", INSIDE]).arg(self.root()).arg(line).arg(LOCK);
         let kept = ["PATH", "TERM"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
