@@ -35,8 +35,8 @@ pub fn passes(drop: &mut Drop) -> bool {
     passes
 }
 
-/// The same for a packet of which nothing is to be found out but what its start says, its length and where its bytes are. No
-/// user space decides about it.
+/// The same for a plain packet, if the filter needs no more than its start, its length and its bytes, and user space decides
+/// nothing.
 #[inline(always)]
 pub fn passes_plain(skb: Kernel, location: u64, reason: u32, start: &Plain) -> bool {
     if FILTERED.load() == 0 {

@@ -386,8 +386,8 @@ fn on_result(code: u8, imm: i32) -> bpf_insn {
     bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm }
 }
 
-/// Puts the calls of the kernel's function there that makes pointers of addresses; without it, a zero: no kernel takes an
-/// unknown call, even where it is never made.
+/// Puts calls of the kernel's function that makes pointers of addresses in their places. Where the kernel has none, a zero is
+/// put there, which is never used.
 fn set_casts(instructions: &mut [bpf_insn], number: Option<u32>) {
     const MOVE: u8 = 0xb7;
     let is_cast = |insn: &&mut bpf_insn| insn.code == CALL && insn.src_reg() == 0 && insn.imm == names::CAST;

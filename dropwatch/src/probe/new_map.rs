@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::{Map, generated::bpf_map_type};
@@ -24,7 +24,11 @@ fn size(bytes: usize) -> u32 {
 /// # Errors
 /// The kernel's refusal, with the map's name.
 pub(crate) fn create(name: &str, definition: &Map) -> Result<OwnedFd, Refused> {
-    let made = with_memory(|| sys::create_map(name, definition, None));
+    made(name, definition, None)
+}
+
+fn made(name: &str, definition: &Map, inner: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Refused> {
+    let made = with_memory(|| sys::create_map(name, definition, inner));
     made.map_err(|source| Refused::Map { name: name.to_owned(), source })
 }
 
@@ -40,8 +44,7 @@ pub(crate) fn create_array(name: &str, entries: usize, like: &Map) -> Result<Own
         size_of::<u32>(),
         size(entries),
     );
-    let made = with_memory(|| sys::create_map(name, &array, Some(example.as_fd())));
-    made.map_err(|source| Refused::Map { name: name.to_owned(), source })
+    made(name, &array, Some(example.as_fd()))
 }
 
 /// Makes a system call that needs memory, and retries it without the limit that kernels before 5.11 have for

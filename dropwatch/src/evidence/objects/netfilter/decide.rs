@@ -183,7 +183,7 @@ impl Run<'_> {
         // Whether the packet may have left this chain, and whether it certainly comes to the next rule.
         let (mut may_have_left, mut surely) = (false, true);
         for rule in &*rules {
-            // Spent before it leads anywhere: a chain that returns early may be called any number of times.
+            // Counted before it is evaluated: a chain that returns early may be called any number of times.
             let Some(left) = self.left.checked_sub(1) else {
                 self.decision.is_partial = true;
                 return Passes { may: true, surely: false };

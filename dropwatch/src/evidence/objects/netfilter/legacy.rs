@@ -182,7 +182,7 @@ impl Saved {
 
 /// Adds the rules that drop in a chain and in those that it calls, each chain once.
 ///
-/// Chains may call each other however deep, so that this must not.
+/// Without recursion: chains may call each other to any depth.
 fn collect<'a>(
     table: &'static str,
     chains: &'a HashMap<String, Chain>,
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(saved.suspects(Hook::Input, &matcher(53)).len(), 1);
     }
 
-    /// Whoever owns a namespace decides how many there are: more than a thread's stack has room for.
+    /// The owner of a namespace decides how many there are. A call for each of these would overflow the stack.
     #[test]
     fn chains_may_call_each_other_however_deep() {
         const CHAINS: usize = 100_000;

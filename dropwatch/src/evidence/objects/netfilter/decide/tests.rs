@@ -222,8 +222,7 @@ fn chains_that_jump_in_a_circle_end() {
     assert!(decision.is_partial);
 }
 
-/// Whoever owns a namespace can make more ways through its chains than can ever be walked, none of which comes to the end of a
-/// chain.
+/// The owner of a namespace can make more ways through its chains than can be walked. None of these reaches the end of a chain.
 #[test]
 fn ways_through_chains_are_walked_for_a_while() {
     const NAMES: [&str; 12] = ["input", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
