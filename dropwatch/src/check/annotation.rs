@@ -16,37 +16,18 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         check::rule::{Bound, tests::rule},
-        model::{
-            report::{Cut, Report, View},
-            snapshot::Ledger,
-        },
+        model::report::Report,
     };
 
     fn verdict(text: &str, bound: Bound) -> Verdict {
-        let report = Report {
-            time: SystemTime::UNIX_EPOCH,
-            elapsed: Duration::from_secs(1),
-            by: vec![],
-            rows: vec![],
-            cut: Cut::default(),
-            view: View::default(),
-            folded: Vec::new(),
-            split: None,
-            peak: None,
-            cost: None,
-            is_explained: false,
-            drops: 0,
-            total: 0,
-            ledger: Ledger::default(),
-            counters: vec![],
-        };
+        let report = Report::empty(SystemTime::UNIX_EPOCH, &[]);
         let mut rule = rule(bound, "1");
         rule.text = text.to_owned();
         Verdict::new(rule, &report, Vec::new())

@@ -244,30 +244,16 @@ mod tests {
             verdict::{Ending, conclusion},
         },
         escape::tests::{assert_safe, hostile},
-        model::{
-            keys::Key,
-            report::{Cut, View},
-            snapshot::Ledger,
-        },
+        model::keys::Key,
     };
 
     fn with_findings(look: impl FnOnce(&Findings<'_>)) {
         let report = Report {
-            time: SystemTime::UNIX_EPOCH,
             elapsed: Duration::from_millis(1500),
-            by: vec![Key::Location, Key::Reason],
             rows: vec![row("nft_do_chain", "kernel", 12, 3)],
-            cut: Cut::default(),
-            view: View::default(),
-            folded: Vec::new(),
-            split: None,
-            peak: None,
-            cost: None,
-            is_explained: false,
             drops: 3,
             total: 3,
-            counters: Vec::new(),
-            ledger: Ledger::default(),
+            ..Report::empty(SystemTime::UNIX_EPOCH, &[Key::Location, Key::Reason])
         };
         let verdicts =
             [rule(Bound::Max, "reason=NETFILTER_DROP:0"), rule(Bound::Expect, "location=nft_do_chain:1")]

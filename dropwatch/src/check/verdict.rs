@@ -238,29 +238,17 @@ mod tests {
     use super::*;
     use crate::{
         check::rule::tests::{BY, row, rule},
-        model::{
-            report::{Cut, Value, View},
-            snapshot::Ledger,
-        },
+        model::{report::Value, snapshot::Ledger},
     };
 
     fn report(ledger: Ledger) -> Report {
         Report {
-            time: SystemTime::UNIX_EPOCH,
             elapsed: Duration::from_secs(1),
-            by: BY.to_vec(),
             rows: vec![row("nft_do_chain", "kernel", 12, 3), row("__udp4_lib_rcv", "kernel", 3, 5)],
-            cut: Cut::default(),
-            view: View::default(),
-            folded: Vec::new(),
-            split: None,
-            peak: None,
-            cost: None,
-            is_explained: false,
             drops: 8,
             total: 8,
-            counters: Vec::new(),
             ledger,
+            ..Report::empty(SystemTime::UNIX_EPOCH, &BY)
         }
     }
 

@@ -161,24 +161,30 @@ impl Report {
         let (mut rows, places) = merged(rows.collect(), &counts, by);
         find_peaks(&mut rows, &places, &steps, elapsed);
         let counters = unaccounted(counters, by, &rows, names);
-        let report = Self {
+        let split = split(&rows);
+        let empty = Self::empty(ended, by);
+        Self { elapsed, rows, split, drops, total, ledger, counters, peak, cost, ..empty }.arranged(view)
+    }
+
+    /// Of no time, without a drop.
+    pub fn empty(ended: SystemTime, by: &[Key]) -> Self {
+        Self {
             time: ended,
-            elapsed,
+            elapsed: Duration::ZERO,
             by: by.to_vec(),
             view: View::default(),
-            split: split(&rows),
-            rows,
+            rows: Vec::new(),
             folded: Vec::new(),
             cut: Cut::default(),
-            drops,
-            total,
-            ledger,
-            counters,
-            peak,
-            cost,
+            split: None,
+            drops: 0,
+            total: 0,
+            ledger: Ledger::default(),
+            counters: Vec::new(),
+            peak: None,
+            cost: None,
             is_explained: false,
-        };
-        report.arranged(view)
+        }
     }
 
     /// The same report with its rows in another order, and no more of them than `view` shows.

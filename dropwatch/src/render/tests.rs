@@ -55,21 +55,15 @@ fn report() -> Report {
         row(1, [at("ovs_dp_process_packet", 0x10, Some(0x100), "openvswitch"), Value::Reason(Some(foreign))]),
     ];
     Report {
-        time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_298_405_020),
         elapsed: Duration::from_millis(5001),
-        by: vec![Key::Location, Key::Reason],
         drops: 1267,
         total: 12670,
         rows,
-        view: View::default(),
-        folded: Vec::new(),
-        split: None,
-        peak: None,
-        cut: Cut::default(),
         ledger: Ledger { recursion_missed: Some(0), ..Ledger::default() },
-        counters: Vec::new(),
-        cost: None,
-        is_explained: false,
+        ..Report::empty(
+            SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_298_405_020),
+            &[Key::Location, Key::Reason],
+        )
     }
 }
 

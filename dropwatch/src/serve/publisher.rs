@@ -118,7 +118,13 @@ impl Sink for Publisher {
 /// What there is before the first interval has ended.
 fn nothing_yet(by: &[Key], totals: &Totals) -> Published {
     let texts = Texts::new(totals.metrics(SystemTime::now()));
-    Published { number: 0, report: nothing(by), json: Bytes::new(), history: Vec::new(), texts }
+    Published {
+        number: 0,
+        report: Report::empty(SystemTime::now(), by),
+        json: Bytes::new(),
+        history: Vec::new(),
+        texts,
+    }
 }
 
 /// What clients read of a run that has ended without a drop.
@@ -129,27 +135,6 @@ pub fn ended() -> Shared {
     published.json = Bytes::from_static(b"{\"drops\":0}\n");
     let (_, published) = watch::channel(Arc::new(published));
     Shared { published, streams: Arc::new(Semaphore::new(STREAMS)), stale: Duration::from_secs(10) }
-}
-
-/// A report of no time.
-fn nothing(by: &[Key]) -> Report {
-    Report {
-        time: SystemTime::now(),
-        elapsed: Duration::ZERO,
-        by: by.to_vec(),
-        view: View::default(),
-        rows: Vec::new(),
-        folded: Vec::new(),
-        cut: crate::model::report::Cut::default(),
-        split: None,
-        drops: 0,
-        total: 0,
-        ledger: Ledger::default(),
-        counters: Vec::new(),
-        peak: None,
-        cost: None,
-        is_explained: false,
-    }
 }
 
 impl Totals {
