@@ -159,6 +159,8 @@ pub struct SocketOffsets {
     pub namespaces_uts: u32,
     /// `uts_namespace.name.nodename`
     pub uts_nodename: u32,
+    /// `uts_namespace.ns.inum`
+    pub uts_inum: u32,
     /// `nsproxy.net_ns`
     pub namespaces_net: u32,
     /// `net.ns.inum`
@@ -188,7 +190,7 @@ pub struct OpenSocket {
     pub started: u64,
     /// The process's name.
     pub comm: [u8; 16],
-    /// The host name that the process sees, as far as it fits.
+    /// The host name that the process sees, as far as it fits; empty if it sees the host's.
     pub nodename: [u8; 64],
     /// The process's number.
     pub tgid: u32,
@@ -213,7 +215,7 @@ pub struct ListedProcess {
     pub tgid: u32,
     /// Its name.
     pub comm: [u8; 16],
-    /// The host name that it sees, as far as it fits.
+    /// The host name that it sees, as far as it fits; empty if it sees the host's.
     pub nodename: [u8; 64],
 }
 
@@ -224,4 +226,4 @@ const _: () = assert!(size_of::<SocketKey>() == 80 && align_of::<SocketKey>() ==
 const _: () = assert!(size_of::<SocketSeen>() == 56 && align_of::<SocketSeen>() == 8);
 const _: () = assert!(size_of::<OpenSocket>() == 112 && align_of::<OpenSocket>() == 8);
 const _: () = assert!(size_of::<ListedProcess>() == 112 && align_of::<ListedProcess>() == 8);
-const _: () = assert!(size_of::<SocketOffsets>() == 47 * 4);
+const _: () = assert!(size_of::<SocketOffsets>() == 48 * 4);

@@ -334,6 +334,7 @@ pub static SOCKET_OFFSETS: Frozen<SocketOffsets> = Frozen(SocketOffsets {
     task_namespaces: 0,
     namespaces_uts: 0,
     uts_nodename: 0,
+    uts_inum: 0,
     namespaces_net: 0,
     net_inum: 0,
     net_cookie: 0,

@@ -13,6 +13,9 @@ use crate::{
 /// `SOCKFS_MAGIC`
 const SOCKETS: u64 = 0x534f_434b;
 
+/// `PROC_UTS_INIT_INO`, the number of the first UTS namespace.
+const HOSTS: u32 = 0xeffffffe;
+
 /// `struct bpf_iter__task_file`
 #[repr(C)]
 pub struct TaskFile {
@@ -42,18 +45,13 @@ pub fn list(context: *const TaskFile) {
         cgroup: cgroup(task),
         started: 0,
         comm: [0; 16],
-        nodename: [0; 64],
+        nodename: own_host_name(load(task, socket_offset!(task_namespaces))),
         tgid: load(task, socket_offset!(task_tgid)),
         pad: 0,
     };
     let leader: Kernel = load(task, socket_offset!(task_leader));
     line.started = load(leader, socket_offset!(task_start));
     copy(&mut line.comm, leader, socket_offset!(task_comm));
-    let namespaces: Kernel = load(task, socket_offset!(task_namespaces));
-    if !namespaces.is_null() {
-        let uts: Kernel = load(namespaces, socket_offset!(namespaces_uts));
-        copy(&mut line.nodename, uts, socket_offset!(uts_nodename));
-    }
     // SAFETY: the kernel gives a whole one.
     write(unsafe { (&raw const (*context).meta).read_volatile() }, &line);
 }
@@ -65,6 +63,19 @@ pub fn cgroup(task: Kernel) -> u64 {
     let cgroup: Kernel = load(cgroups, socket_offset!(cgroups_default));
     let node: Kernel = load(cgroup, socket_offset!(cgroup_node));
     load(node, socket_offset!(node_id))
+}
+
+/// The host name in these namespaces, if it is not the host's: one has a number that no other has.
+#[inline(always)]
+pub fn own_host_name(namespaces: Kernel) -> [u8; 64] {
+    let mut name = [0; 64];
+    if !namespaces.is_null() {
+        let uts: Kernel = load(namespaces, socket_offset!(namespaces_uts));
+        if load::<u32>(uts, socket_offset!(uts_inum)) != HOSTS {
+            copy(&mut name, uts, socket_offset!(uts_nodename));
+        }
+    }
+    name
 }
 
 /// Copies bytes that are there; zeros stay if they cannot be read.

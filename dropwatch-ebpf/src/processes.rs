@@ -4,7 +4,7 @@ use dropwatch_common::socket::ListedProcess;
 
 use crate::{
     maps::socket_offset,
-    open_sockets::{cgroup, copy, write},
+    open_sockets::{cgroup, copy, own_host_name, write},
     skb::{Kernel, load},
 };
 
@@ -41,13 +41,11 @@ pub fn list(context: *const Task) {
         netns: load(net, socket_offset!(net_inum)),
         tgid,
         comm: [0; 16],
-        nodename: [0; 64],
+        nodename: own_host_name(namespaces),
     };
     if socket_offset!(net_cookie) != 0 {
         line.cookie = load(net, socket_offset!(net_cookie));
     }
     copy(&mut line.comm, task, socket_offset!(task_comm));
-    let uts: Kernel = load(namespaces, socket_offset!(namespaces_uts));
-    copy(&mut line.nodename, uts, socket_offset!(uts_nodename));
     write(meta, &line);
 }

@@ -10,12 +10,16 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
-use nix::sys::{
-    prctl,
-    signal::Signal,
-    socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, setsockopt, sockopt},
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        signal::Signal,
+        socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, setsockopt, sockopt},
+    },
 };
 use serde_json::{Value, json};
 
@@ -88,6 +92,16 @@ pub fn send_from_process(net: &Net, count: u64, cgroup: Option<&Path>) -> u32 {
 
 fn watch_by(keys: &str) -> Watch {
     Watch::start(&["-o", "json", "-i", "1h", "-b", keys, "--no-counters"])
+}
+
+/// The same from a container with a host name of its own.
+fn watch_from_inside(keys: &'static str) -> Watch {
+    let inside = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWUTS).expect("a namespace");
+        fs::write("/proc/sys/kernel/hostname", "inside").expect("a host name");
+        watch_by(keys)
+    });
+    inside.join().expect("it starts")
 }
 
 /// The rows of a namespace.
@@ -444,7 +458,7 @@ fn cgroups() {
         let (id, scope) = (part.repeat(8), format!("{prefix}{}.scope", part.repeat(8)));
         (Cgroup::new(&hierarchy, &scope), format!("/{scope}"), id, runtime, count)
     });
-    let watch = watch_by("container,netns");
+    let watches = [watch_by("container,netns"), watch_from_inside("container,netns")];
     // Rows that stand for something else: what the filter needs beside them is gone from them.
     let filtered = [
         ("process dw-sender", 72),
@@ -472,28 +486,33 @@ fn cgroups() {
             "{filter}: {reports:?}"
         );
     }
-    let reports = watch.stop();
-    let rows = rows_of(&reports, &net);
-    let named = |path: &str, name: &str, id: Option<&str>, runtime: Option<&str>| {
-        // The root may be another cgroup than that of the hierarchy.
-        let is_it = |row: &&Value| row["container"]["cgroup"].as_str().is_some_and(|it| it.ends_with(path));
-        let of_it: Vec<_> = rows.iter().copied().filter(is_it).collect();
-        let [row] = of_it[..] else { panic!("{path}: {reports:?}") };
-        let shown = &row["container"];
-        let name = if runtime.is_none() { shown["cgroup"].clone() } else { name.into() };
-        assert_eq!(
-            (&shown["name"], &shown["id"], &shown["runtime"]),
-            (&name, &json!(id), &json!(runtime)),
-            "{row}"
-        );
-        row["count"].as_u64()
-    };
-    assert_eq!(named("/dw-test.service", "dw-test.service", None, Some("systemd")), Some(13));
     let scope = format!("/docker-{id}.scope");
-    assert_eq!(named(&scope, "4f5e6d7c4f5e", Some(&id), Some("docker")), Some(17));
-    assert_eq!(named("/dw-test", "", None, None), Some(19));
-    for (_, scope, id, runtime, count) in &runtimes {
-        assert_eq!(named(scope, &id[..12], Some(id), Some(runtime)), Some(*count), "{runtime}");
+    let mut expected = vec![
+        ("/dw-test.service", "dw-test.service", None, Some("systemd"), 13),
+        (&scope, "4f5e6d7c4f5e", Some(&*id), Some("docker"), 17),
+        ("/dw-test", "", None, None, 19),
+    ];
+    expected.extend(
+        runtimes
+            .iter()
+            .map(|(_, scope, id, name, count)| (&**scope, &id[..12], Some(&**id), Some(*name), *count)),
+    );
+    for reports in watches.map(Watch::stop) {
+        let rows = rows_of(&reports, &net);
+        for (path, name, id, runtime, count) in &expected {
+            // The root may be another cgroup than that of the hierarchy.
+            let is_it =
+                |row: &&Value| row["container"]["cgroup"].as_str().is_some_and(|it| it.ends_with(path));
+            let of_it: Vec<_> = rows.iter().copied().filter(is_it).collect();
+            let [row] = of_it[..] else { panic!("{path}: {reports:?}") };
+            let shown = &row["container"];
+            let name = if runtime.is_none() { shown["cgroup"].clone() } else { json!(name) };
+            assert_eq!(
+                (&shown["name"], &shown["id"], &shown["runtime"], &row["count"]),
+                (&name, &json!(id), &json!(runtime), &json!(count)),
+                "{row}"
+            );
+        }
     }
 }
 
@@ -537,7 +556,7 @@ fn namespaces() {
     let Some(hierarchy) = Hierarchy::find() else { return dropwatch_testing::skip("no cgroup2") };
     let cgroup = Cgroup::new(&hierarchy, &format!("docker-{}.scope", "4f5e6d7c".repeat(8)));
     let enter = format!("echo 0 > {}/cgroup.procs", cgroup.0.display());
-    let watch = watch_by("netns");
+    let watches = [watch_by("netns"), watch_from_inside("netns")];
     // These do not exist yet.
     let filtered = [
         ("netns web-7d9f", 11),
@@ -551,15 +570,15 @@ fn namespaces() {
     let pod = Alone::sending(&["--net", "--uts"], "echo web-7d9f > /proc/sys/kernel/hostname", 11);
     let container = Alone::sending(&["--net"], &enter, 13);
     let other = Alone::sending(&["--net"], "true", 17);
-    let reports = watch.stop();
     let process = format!("sleep[{}]", other.0.id());
-    for (alone, name, count) in
-        [(&pod, "web-7d9f", 11), (&container, "4f5e6d7c4f5e", 13), (&other, &*process, 17)]
-    {
-        let (inum, rows) = (alone.netns(), reports.rows());
-        let of_it: Vec<_> = rows.filter(|row| row["netns"]["inum"] == inum).collect();
-        let [row] = of_it[..] else { panic!("{name}: {reports:?}") };
-        assert_eq!((&row["netns"]["name"], &row["count"]), (&json!(name), &json!(count)), "{reports:?}");
+    let expected = [(&pod, "web-7d9f", 11), (&container, "4f5e6d7c4f5e", 13), (&other, &*process, 17)];
+    for reports in watches.map(Watch::stop) {
+        for (alone, name, count) in expected {
+            let (inum, rows) = (alone.netns(), reports.rows());
+            let of_it: Vec<_> = rows.filter(|row| row["netns"]["inum"] == inum).collect();
+            let [row] = of_it[..] else { panic!("{name}: {reports:?}") };
+            assert_eq!((&row["netns"]["name"], &row["count"]), (&json!(name), &json!(count)), "{reports:?}");
+        }
     }
     for ((filter, count), watch) in filtered.into_iter().zip(filters) {
         let reports = watch.stop();

@@ -206,6 +206,7 @@ pub fn socket_offsets(btf: &Btf<'_>) -> Result<SocketOffsets, Missing> {
         task_namespaces: at("task_struct", "nsproxy", 8)?,
         namespaces_uts: at("nsproxy", "uts_ns", 8)?,
         uts_nodename: at("uts_namespace", "name.nodename", 65)?,
+        uts_inum: at("uts_namespace", "ns.inum", 4)?,
         namespaces_net: at("nsproxy", "net_ns", 8)?,
         net_inum: at("net", "ns.inum", 4)?,
         net_cookie: cookie(btf),

@@ -55,7 +55,10 @@ mod tests {
     use dropwatch_testing::skip;
 
     use super::*;
-    use crate::{kernel::btf::KernelBtf, probe::offsets::socket_offsets};
+    use crate::{
+        kernel::btf::KernelBtf,
+        probe::{lister::tests::own_host_name, offsets::socket_offsets},
+    };
 
     #[test]
     fn a_socket_of_this_process_is_found() {
@@ -72,8 +75,7 @@ mod tests {
         let of_it = |listed: Vec<OpenSocket>| listed.into_iter().find(|open| open.inode == inode);
         let open = of_it(lister.list().expect("a list")).expect("the socket");
         assert_eq!(open.tgid, std::process::id());
-        let name = std::fs::read("/proc/sys/kernel/hostname").expect("a name");
-        assert!(open.nodename.starts_with(name.trim_ascii_end()), "{open:?}");
+        assert_eq!(open.nodename, own_host_name(), "{open:?}");
         let comm = std::fs::read(format!("/proc/{}/comm", open.tgid)).expect("a name");
         assert!(open.comm.starts_with(comm.trim_ascii_end()), "{open:?}");
         drop(socket);
