@@ -1,5 +1,6 @@
 //! `cargo xtask fresh`: what the README says, and the packages and the image of a release, in bare systems.
 
+mod drops;
 mod image;
 mod packages;
 mod system;

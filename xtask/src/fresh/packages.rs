@@ -2,21 +2,18 @@
 
 use std::{
     fs,
-    net::UdpSocket,
     path::{Path, PathBuf},
     process::Command,
-    thread,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
-use nix::sched::{CloneFlags, unshare};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 
-use super::{system::System, timed};
+use super::{
+    drops,
+    system::{Monitor, System},
+    timed,
+};
 use crate::{arch::Arch, command, dist};
-
-/// How many datagrams are dropped while the installed program counts.
-const DROPS: u64 = 1234;
 
 /// A suite that has no package of C dropwatch.
 const WITHOUT_C: &str = "bullseye";
@@ -140,40 +137,9 @@ fn works(system: &System, below: &str) -> Result<()> {
     let is_there = |file: String| system.path(&format!("{below}/{file}")).exists();
     ensure!(is_there(page.into()) || is_there(format!("{page}.gz")), "there is no manual page");
     ensure!(is_there("share/bash-completion/completions/dropwatch".into()), "there are no completions");
-    // The namespace is the thread's alone, and ends with it.
-    thread::scope(|scope| scope.spawn(|| counts(system, below)).join())
-        .map_err(|_| anyhow!("the thread that drops packets failed"))?
-}
-
-/// Sends datagrams to a port without a socket, in a namespace of their own, while the system's program counts there.
-fn counts(system: &System, below: &str) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNET).context("no network namespace")?;
-    command::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-    let monitor = system
-        .monitor(&format!("/{below}/bin/dropwatch watch -o json -f 'netns self and udp dst port 9'"))?;
-    let socket = UdpSocket::bind("127.0.0.1:0").context("a socket")?;
-    for _ in 0..DROPS {
-        socket.send_to(b"x", "127.0.0.1:9").context("a datagram")?;
-    }
-    let reports = monitor.stop()?;
-    let counted = counted(&reports)?;
-    ensure!(counted == DROPS, "it counted {counted} of {DROPS} drops:\n{reports}");
-    println!("    {counted} of {DROPS} drops counted");
-    Ok(())
-}
-
-/// The drops in a stream of reports that were for want of a socket.
-fn counted(reports: &str) -> Result<u64> {
-    let mut counted = 0;
-    for line in reports.lines() {
-        let report: Value = serde_json::from_str(line).with_context(|| format!("no report: {line}"))?;
-        let rows = report["rows"].as_array().into_iter().flatten();
-        counted += rows
-            .filter(|row| row["reason"]["name"] == "NO_SOCKET")
-            .filter_map(|row| row["count"].as_u64())
-            .sum::<u64>();
-    }
-    Ok(counted)
+    let arguments = drops::ARGUMENTS.map(|word| format!("'{word}'")).join(" ");
+    let line = format!("/{below}/bin/dropwatch {arguments}");
+    drops::counted(|| system.monitor(&line), Monitor::stop)
 }
 
 /// Nothing that was installed is left.
@@ -183,18 +149,4 @@ fn gone(system: &System) -> Result<()> {
         ensure!(!path.exists(), "/usr/{file} is still there");
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Over all reports, one reason alone.
-    #[test]
-    fn drops_are_added_up() {
-        let row = r#"{"count":7,"reason":{"name":"NO_SOCKET"}},{"count":2,"reason":{"name":"OTHER"}}"#;
-        let report = format!("{{\"type\":\"report\",\"rows\":[{row}]}}\n");
-        assert_eq!(counted(&report.repeat(2)).unwrap(), 14);
-        assert!(counted("no JSON").is_err());
-    }
 }

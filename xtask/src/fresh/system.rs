@@ -119,17 +119,12 @@ impl System {
 
     /// Starts a monitor, and waits until it says that it monitors.
     pub fn monitor(&self, line: &str) -> Result<Monitor> {
-        let (said, reported) = (self.path("monitor.log"), self.path("monitor.out"));
         // Without a shell between them, the signal that ends it comes to it alone.
-        let mut start = self.command(&format!("exec {line}"));
-        start.process_group(0).stderr(File::create(&said)?).stdout(File::create(&reported)?);
-        let mut monitor = Monitor { child: start.spawn()?, line: line.to_owned(), said, reported };
-        monitor.wait()?;
-        Ok(monitor)
+        Monitor::start(self.command(&format!("exec {line}")), line, self.root())
     }
 }
 
-/// A monitor that runs in a system.
+/// A monitor that runs somewhere else.
 pub struct Monitor {
     child: Child,
     line: String,
@@ -138,6 +133,15 @@ pub struct Monitor {
 }
 
 impl Monitor {
+    /// Starts one, with files for what it says and reports in a directory, and waits until it says that it monitors.
+    pub fn start(mut command: Command, line: &str, directory: &Path) -> Result<Self> {
+        let (said, reported) = (directory.join("monitor.log"), directory.join("monitor.out"));
+        command.process_group(0).stderr(File::create(&said)?).stdout(File::create(&reported)?);
+        let mut monitor = Self { child: command.spawn()?, line: line.to_owned(), said, reported };
+        monitor.wait()?;
+        Ok(monitor)
+    }
+
     fn wait(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
@@ -158,8 +162,13 @@ impl Monitor {
     }
 
     /// Ends it as Ctrl-C does, and returns what it reported.
-    pub fn stop(mut self) -> Result<String> {
+    pub fn stop(self) -> Result<String> {
         killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?;
+        self.ended()
+    }
+
+    /// Waits until it ends by itself, and returns what it reported.
+    pub fn ended(mut self) -> Result<String> {
         let status = self.child.wait()?;
         let said = fs::read_to_string(&self.said)?;
         ensure!(status.success(), "`{}` ended with {status}\n{said}", self.line);
