@@ -129,6 +129,8 @@ impl Apt {
         for option in ["APT::Architecture", "APT::Architectures"] {
             apt.arg("-o").arg(format!("{option}={}", self.arch.debian()));
         }
+        // A mirror that stands still has kernels that are good enough. Signatures are checked all the same.
+        apt.args(["-o", "Acquire::Check-Valid-Until=false"]);
         // The files are in the user's own cache, where apt's sandbox user may not go.
         apt.args(["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2"]);
         apt
