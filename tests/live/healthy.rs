@@ -53,6 +53,9 @@ const RESET: Untold = Untold { told_by: "TCP_ABORT_ON_DATA", functions: &["tcp_v
 /// A late answer, beside wrong checksums and full buffers.
 const UDP: Untold = Untold { told_by: "NO_SOCKET", functions: &["__udp4_lib_rcv", "__udp6_lib_rcv"] };
 
+/// What a container sends as it goes, at a bridge port that is going, too, beside what a port refuses that is held back.
+const PORT: Untold = Untold { told_by: "BRIDGE_INGRESS_STP_STATE", functions: &["br_handle_frame"] };
+
 const IPV6: &[Need] = &[needs::IPV6];
 const BRIDGE: &[Need] = &[needs::IPV6, needs::BRIDGE];
 
@@ -68,7 +71,12 @@ const WORKLOADS: &[Workload] = &[
         prepare: closes,
     },
     Workload { name: "a_link_that_comes_up", needs: BRIDGE, untold: &[], prepare: link_up },
-    Workload { name: "a_container_that_starts_and_stops", needs: BRIDGE, untold: &[], prepare: container },
+    Workload {
+        name: "a_container_that_starts_and_stops",
+        needs: BRIDGE,
+        untold: &[PORT],
+        prepare: container,
+    },
 ];
 
 /// A test for each.
