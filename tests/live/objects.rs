@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -567,8 +568,11 @@ fn namespaces() {
     let filters =
         filtered.map(|(filter, _)| Watch::start(&["-o", "json", "-i", "1h", "-b", "netns", "-f", filter]));
     let trace = Watch::start(&["trace", "-o", "json", "-f", "netns 4f5e6d7c4f5e"]);
+    // While its first process is not in the container yet, packets of the pod have all processes looked through.
+    let container = thread::spawn(move || Alone::sending(&["--net"], &format!("sleep 1; {enter}"), 13));
+    thread::sleep(Duration::from_millis(500));
     let pod = Alone::sending(&["--net", "--uts"], "echo web-7d9f > /proc/sys/kernel/hostname", 11);
-    let container = Alone::sending(&["--net"], &enter, 13);
+    let container = container.join().expect("it has sent");
     let other = Alone::sending(&["--net"], "true", 17);
     let process = format!("sleep[{}]", other.0.id());
     let expected = [(&pod, "web-7d9f", 11), (&container, "4f5e6d7c4f5e", 13), (&other, &*process, 17)];

@@ -214,9 +214,11 @@ impl Namespaces {
         self.processes().look_if_rested(|path| self.0.identify(path).ok());
     }
 
-    /// The same at once, if any of these namespaces has neither a name nor a process that was seen in it.
+    /// The same at once, if any of these namespaces has neither a name that it was given on purpose nor one that stays.
     pub fn look_into(&self, namespaces: &[Namespace]) {
-        if !namespaces.iter().all(|namespace| self.is_known(*namespace)) {
+        let is_given = |namespace| !self.state().history.had(namespace).iter().all(is_made_up);
+        if !namespaces.iter().all(|&namespace| is_given(namespace) || self.processes().is_settled(namespace))
+        {
             self.processes().look(|path| self.0.identify(path).ok());
         }
     }

@@ -21,6 +21,9 @@ use crate::{
 const REST: Duration = Duration::from_millis(100);
 /// The pause after a search, in multiples of its duration: searching uses at most a twentieth of a CPU.
 const REST_PER_SEARCH: u32 = 19;
+/// How long after the first sight of a namespace it may turn out to be a container's: the first process of one enters one thing
+/// after the other.
+const SETTLING: Duration = Duration::from_secs(2);
 /// How many descriptions are kept of namespaces that may have gone.
 const KEPT: usize = 4096;
 
@@ -41,6 +44,8 @@ pub struct Described {
     pub name: Foreign,
     /// Whether the name says more than one that a container runtime has generated.
     pub is_telling: bool,
+    /// Until when it may turn out to be a container's.
+    changes_until: Option<Instant>,
 }
 
 impl Processes {
@@ -59,7 +64,7 @@ impl Processes {
         namespace: Namespace,
         identify: impl Fn(&Path) -> Option<Namespace>,
     ) -> Option<Described> {
-        if !self.known.contains_key(&namespace) {
+        if !self.is_settled(namespace) {
             self.look_if_rested(identify);
         }
         self.known.get(&namespace).cloned()
@@ -76,7 +81,7 @@ impl Processes {
     pub fn look(&mut self, identify: impl Fn(&Path) -> Option<Namespace>) {
         let begin = Instant::now();
         match self.list() {
-            Some(listed) => self.take_in(&listed),
+            Some(listed) => self.take_in(&listed, begin),
             None => self.search(identify),
         }
         self.rested = Some(Instant::now() + REST.max(begin.elapsed() * REST_PER_SEARCH));
@@ -85,6 +90,11 @@ impl Processes {
     /// Whether a process has been seen in a namespace.
     pub fn knows(&self, namespace: Namespace) -> bool {
         self.known.contains_key(&namespace)
+    }
+
+    /// Whether a process has been seen in a namespace, and what it is called by stays.
+    pub fn is_settled(&self, namespace: Namespace) -> bool {
+        self.known.get(&namespace).is_some_and(|described| described.changes_until.is_none())
     }
 
     /// The name of the container that a namespace is of, if it is one's.
@@ -116,7 +126,7 @@ impl Processes {
     }
 
     /// Describes the namespaces of these processes that are not called after a container yet.
-    fn take_in(&mut self, listed: &[ListedProcess]) {
+    fn take_in(&mut self, listed: &[ListedProcess], now: Instant) {
         if self.known.len() > KEPT {
             self.known.clear();
         }
@@ -129,10 +139,15 @@ impl Processes {
                 *first = process;
             }
         }
+        // Of one without processes, no more will be known.
+        let gone = self.known.iter_mut().filter(|(namespace, _)| !oldest.contains_key(namespace));
+        gone.for_each(|(_, described)| described.changes_until = None);
         for (namespace, process) in oldest {
-            // A container's first process may not have entered all that it will be in.
             if self.container(namespace).is_none() {
-                let described = self.describe_by(process, listed, hostname.trim_ascii_end());
+                let mut described = self.describe_by(process, listed, hostname.trim_ascii_end());
+                let until =
+                    self.known.get(&namespace).map_or(Some(now + SETTLING), |known| known.changes_until);
+                described.changes_until = until.filter(|until| !described.is_telling && now < *until);
                 self.known.insert(namespace, described);
             }
         }
@@ -158,10 +173,11 @@ impl Processes {
             _ => own_name,
         };
         match telling {
-            Some(name) => Described { name, is_telling: true },
+            Some(name) => Described { name, is_telling: true, changes_until: None },
             None => Described {
                 name: described(until_zero(&process.comm).bytes(), process.tgid),
                 is_telling: false,
+                changes_until: None,
             },
         }
     }
@@ -183,7 +199,8 @@ impl Processes {
             if let (Some(namespace), Ok(command)) = (identify(&path), fs::read(process.join("comm"))) {
                 // A process may have any name; the kernel ends it with a line break.
                 let command = command.strip_suffix(b"\n").unwrap_or(&command);
-                let describe = || Described { name: described(command, pid), is_telling: false };
+                let name = described(command, pid);
+                let describe = || Described { name, is_telling: false, changes_until: None };
                 self.known.entry(namespace).or_insert_with(describe);
             }
         }
@@ -207,6 +224,8 @@ fn described(command: &[u8], pid: u32) -> Foreign {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use bytemuck::Zeroable;
 
     use super::*;
 
@@ -263,7 +282,7 @@ mod tests {
         process(6, 17, 25, "/user.slice", "inner");
         process(7, 18, 25, "/user.slice", "host");
         let mut processes = Processes::new(proc.path().into());
-        processes.take_in(&listed);
+        processes.take_in(&listed, Instant::now());
         let name = |inum| {
             let described = processes.known[&Namespace { inum, cookie: 9 }].clone();
             (described.name.text().into_owned(), described.is_telling)
@@ -280,5 +299,34 @@ mod tests {
             ("comm[18]", false),
         ];
         assert_eq!(names, expected.map(|(name, is_telling)| (name.to_owned(), is_telling)));
+    }
+
+    /// The first process of a container is in its namespace before it is in its cgroup.
+    #[test]
+    fn a_young_process_may_still_enter_a_container() {
+        let proc = tempfile::tempdir().expect("a directory");
+        fs::create_dir(proc.path().join("7")).expect("a directory");
+        let enter =
+            |path: &str| fs::write(proc.path().join("7/cgroup"), format!("0::{path}\n")).expect("a file");
+        let listed = [ListedProcess { netns: 1, tgid: 7, ..Zeroable::zeroed() }];
+        let (namespace, now) = (Namespace { inum: 1, cookie: 0 }, Instant::now());
+        let young = || {
+            let mut processes = Processes::new(proc.path().into());
+            enter("/user.slice");
+            processes.take_in(&listed, now);
+            assert!(processes.knows(namespace) && !processes.is_settled(namespace));
+            processes
+        };
+        let mut old = young();
+        old.take_in(&listed, now + SETTLING);
+        assert!(old.is_settled(namespace));
+        let mut ended = young();
+        ended.take_in(&[], now);
+        assert!(ended.is_settled(namespace));
+        let mut entered = young();
+        enter(&format!("/docker/{}", "4f5e6d7c".repeat(8)));
+        entered.take_in(&listed, now);
+        assert!(entered.is_settled(namespace));
+        assert_eq!(entered.container(namespace), Some(&"4f5e6d7c4f5e".into()));
     }
 }
