@@ -25,7 +25,7 @@ pub struct Options {
     /// A suite of Debian, in place of all that are tried; may be repeated
     #[arg(long)]
     suite: Vec<String>,
-    /// End after the README's first command, which builds and runs the monitor: the second one, which tests, takes an hour
+    /// End after the README's first command, which builds and runs the monitor: the second one tests for most of an hour
     #[arg(long)]
     no_test: bool,
     /// Do only a part of it
