@@ -21,8 +21,8 @@ pub fn counted(
     end: impl FnOnce(Monitor) -> Result<String> + Send,
 ) -> Result<()> {
     // The namespace is the thread's alone, and ends with it.
-    let thread = |start, end| thread::scope(|scope| scope.spawn(|| in_namespace(start, end)).join());
-    thread(start, end).map_err(|_| anyhow!("the thread that drops packets failed"))?
+    let done = thread::scope(|scope| scope.spawn(|| in_namespace(start, end)).join());
+    done.map_err(|_| anyhow!("the thread that drops packets failed"))?
 }
 
 fn in_namespace(
